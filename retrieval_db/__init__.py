@@ -1,0 +1,28 @@
+"""Image retrieval inside PostgreSQL: binary hash codes, exact and certified Hamming search."""
+
+from .client import Database, connect, query_photo
+from .encoders import Encoder, StoredEncoder
+from .errors import RetrievalError
+from .indexing import IndexReport
+from .interchange import CodeSet, read_npz, write_npz
+from .loading import LoadReport
+from .search import Hit, Query, SearchResult
+
+__all__ = [
+    "CodeSet",
+    "Database",
+    "Encoder",
+    "Hit",
+    "IndexReport",
+    "LoadReport",
+    "Query",
+    "RetrievalError",
+    "SearchResult",
+    "StoredEncoder",
+    "connect",
+    "query_photo",
+    "read_npz",
+    "write_npz",
+]
+
+__version__ = "0.1.0"

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from psycopg.types.json import Jsonb
+
+from .codes import check_bits
+from .database import Connection
+from .errors import EncoderConflict, UnknownEncoder, UsageError, WrongWidth
+from .sql import queries
+
+SQL = queries("encoders")
 
 
 @runtime_checkable
@@ -57,3 +68,148 @@ class Encoder(Protocol):
             features: [N, D] float32, or None if `feature_dim` is None;
             outputs: [N, L] float32; bit i of a code is 1 iff output i > 0.
         """
+
+
+@dataclass(frozen=True)
+class StoredEncoder:
+    """A row of `encoders`.
+
+    Attributes:
+        id: its key in the database.
+        name: unique in the database.
+        bits: L.
+        feature_dim: D, or None.
+        config: everything but the weights; empty if only codes were loaded.
+        fingerprint: SHA-256 (hex) over config and weights.
+        root: the folder that relative paths of its images start from, or None.
+        has_artifact: whether its weights are stored.
+        created_at: when it was stored.
+    """
+
+    id: int
+    name: str
+    bits: int
+    feature_dim: int | None
+    config: Mapping[str, Any]
+    fingerprint: str
+    root: str | None
+    has_artifact: bool
+    created_at: datetime
+
+
+def find(connection: Connection, name: str) -> StoredEncoder:
+    """The encoder of that name.
+
+    Raises:
+        UnknownEncoder: there is none; the message lists those there are.
+    """
+    row = connection.execute(SQL["find"], [name]).fetchone()
+    if row is None:
+        names = ", ".join(stored.name for stored in stored_encoders(connection))
+        raise UnknownEncoder(
+            f"There is no encoder {name!r} in this database; there "
+            + (f"are: {names}." if names else "is none yet. `retrieval-db index` makes one.")
+        )
+    return StoredEncoder(*row)
+
+
+def only(connection: Connection) -> StoredEncoder:
+    """The one encoder of a database that has one.
+
+    Raises:
+        UnknownEncoder: there is none, or a choice.
+    """
+    stored = stored_encoders(connection)
+    if len(stored) == 1:
+        return stored[0]
+    if not stored:
+        raise UnknownEncoder(
+            "The database holds no codes yet. `retrieval-db index PHOTOS/` fills it."
+        )
+    names = ", ".join(encoder.name for encoder in stored)
+    raise UnknownEncoder(f"Several encoders are stored; choose with --encoder: {names}.")
+
+
+def stored_encoders(connection: Connection) -> list[StoredEncoder]:
+    """All encoders, by name."""
+    return [StoredEncoder(*row) for row in connection.execute(SQL["all"]).fetchall()]
+
+
+def image_counts(connection: Connection) -> dict[str, int]:
+    """How many images each encoder has codes of."""
+    return {str(name): int(count) for name, count in connection.execute(SQL["counts"])}
+
+
+def register(
+    connection: Connection,
+    name: str,
+    bits: int,
+    *,
+    fingerprint: str,
+    feature_dim: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    artifact: bytes | None = None,
+    root: str | None = None,
+) -> StoredEncoder:
+    """Store an encoder, or find that the very same one is stored.
+
+    Raises:
+        EncoderConflict: another encoder has this name.
+        WrongWidth: the encoder of this name has codes of another width.
+    """
+    values = {
+        "name": name,
+        "bits": check_bits(bits),
+        "feature_dim": feature_dim,
+        "config": Jsonb(dict(config or {})),
+        "fingerprint": fingerprint,
+        "artifact": artifact,
+        "root": root,
+    }
+    connection.execute(SQL["register"], values)
+    if config:
+        connection.execute(SQL["complete"], values)
+    stored = find(connection, name)
+    if stored.bits != bits:
+        raise WrongWidth(f"The encoder {name!r} makes codes of {stored.bits} bits, not {bits}.")
+    if stored.fingerprint != fingerprint:
+        raise EncoderConflict(
+            f"The encoder {name!r} is stored with another fingerprint "
+            f"({stored.fingerprint[:12]}…, not {fingerprint[:12]}…): its codes cannot be compared "
+            "with these. Give this one another name (--encoder NAME or --name NAME)."
+        )
+    return stored
+
+
+def artifact(connection: Connection, encoder: StoredEncoder) -> bytes | None:
+    """The stored weights of an encoder, as safetensors; None if only its codes were loaded."""
+    row = connection.execute(SQL["artifact"], [encoder.id]).fetchone()
+    return None if row is None or row[0] is None else bytes(row[0])
+
+
+def remove(connection: Connection, name: str) -> int:
+    """Delete an encoder with all its images' codes, at once or not at all.
+
+    Returns:
+        How many images went with it.
+    """
+    with connection.transaction():
+        encoder = find(connection, name)
+        removed = connection.execute(SQL["remove_images"], [encoder.id]).rowcount
+        connection.execute(SQL["remove"], [encoder.id])
+    return removed
+
+
+def rooted(encoder: StoredEncoder, root: Path | None) -> StoredEncoder:
+    """The encoder, if its paths are stored the way that `root` asks for.
+
+    Raises:
+        UsageError: its paths start from another folder.
+    """
+    if root is not None and encoder.root != str(root.resolve()):
+        raise UsageError(
+            f"The paths of the encoder {encoder.name!r} are stored "
+            + (f"relative to {encoder.root}" if encoder.root else "absolute")
+            + f", not relative to {root}. Leave --root out, or store under another name."
+        )
+    return encoder

@@ -1,0 +1,228 @@
+"""The library in one object: `connect()` gives a `Database` to load, index and search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine
+
+from . import codes, encoders, indexing, loading, migration, photos, search
+from .database import Connection, Target, create_database_engine, open_connection, resolve
+from .encoders import Encoder, StoredEncoder
+from .indexing import IndexReport
+from .info import Info, describe
+from .interchange import CodeSet, read_npz
+from .loading import LoadReport
+from .search import Metric, Query, SearchResult, Stage
+
+# What can be looked for: a query, a text (hex, bits, words), four words, or a packed code.
+QueryLike = Query | str | tuple[int, int, int, int] | NDArray[np.uint8]
+
+
+def connect(
+    url: str | None = None, *, report: Callable[[str], None] = lambda message: None
+) -> Database:
+    """Connect to a database of images.
+
+    Args:
+        url: libpq or SQLAlchemy form. Without it RETRIEVAL_DB_URL and DATABASE_URL are looked
+            at, then the embedded server, which starts and migrates itself.
+        report: told what takes time.
+
+    Raises:
+        ConnectionFailed: no server there, or it refused us.
+        NotMigrated, SchemaTooNew: run `retrieval-db migrate`, or upgrade this program.
+        ServerError: the embedded server does not start.
+    """
+    target = resolve(url, report=report)
+    connection = open_connection(target.url)
+    try:
+        if target.embedded and not migration.revisions(connection).current:
+            migration.upgrade(target.url)
+        migration.require_current(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return Database(target, connection)
+
+
+class Database(AbstractContextManager["Database"]):
+    """A migrated database. Use it in a `with` statement, in one thread at a time."""
+
+    def __init__(self, target: Target, connection: Connection) -> None:
+        self.target = target
+        self.connection = connection
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the embedded server goes on running."""
+        self.connection.close()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """A SQLAlchemy engine on the same database, for the models of `retrieval_db.schema`."""
+        return create_database_engine(self.target.url)
+
+    def info(self) -> Info:
+        """Where the database is, its versions, encoders, counts, sizes and indexes."""
+        return describe(self.connection, self.target)
+
+    def encoders(self) -> list[StoredEncoder]:
+        """The stored encoders, by name."""
+        return encoders.stored_encoders(self.connection)
+
+    def encoder(self, name: str | None = None) -> StoredEncoder:
+        """The encoder of that name, or the only one.
+
+        Raises:
+            UnknownEncoder: there is none of that name, none at all, or a choice.
+        """
+        if name is None:
+            return encoders.only(self.connection)
+        return encoders.find(self.connection, name)
+
+    def load(
+        self,
+        items: CodeSet | Path | str,
+        *,
+        encoder: str | None = None,
+        features: bool = True,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> LoadReport:
+        """Bulk-load codes from memory or from a `.npz`; see `loading.load`."""
+        if not isinstance(items, CodeSet):
+            items = read_npz(Path(items))
+        return loading.load(
+            self.connection, items, encoder=encoder, features=features, progress=progress
+        )
+
+    def index(
+        self,
+        *sources: Path | str,
+        encoder: Encoder,
+        root: Path | None = None,
+        labels: indexing.Labels | None = None,
+        prune: bool = False,
+        features: bool | None = None,
+        files: Sequence[Path] | None = None,
+        progress: Callable[[int], None] = lambda files: None,
+    ) -> IndexReport:
+        """Store the codes of image files; see `indexing.index`.
+
+        Args:
+            encoder: fitted; it is stored with the codes, so that others can search by photo.
+            root: folder that paths are stored relative to; absolute paths without it.
+            features: store features; by default where pgvector is there.
+        """
+        stored = encoders.register(
+            self.connection,
+            encoder.name,
+            encoder.bits,
+            fingerprint=encoder.fingerprint,
+            feature_dim=encoder.feature_dim,
+            config=encoder.config,
+            artifact=encoder.artifact,
+            root=None if root is None else str(root.resolve()),
+        )
+        if features is None:
+            features = migration.revisions(self.connection).features is not None
+        return indexing.index(
+            self.connection,
+            encoder,
+            encoders.rooted(stored, root),
+            [Path(source) for source in sources],
+            labels=labels,
+            prune=prune,
+            features=features,
+            files=files,
+            progress=progress,
+        )
+
+    def search(
+        self,
+        query: QueryLike,
+        *,
+        encoder: str | None = None,
+        k: int | None = 10,
+        radius: int | None = None,
+        labels: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        stage: Stage = "auto",
+        pool: int = 200,
+        pool_max: int | None = None,
+        metric: Metric = "cosine",
+        max_candidates: int | None = None,
+        max_ms: float | None = None,
+    ) -> SearchResult:
+        """Find the images nearest to a code; see `search.search`.
+
+        Args:
+            query: hex digits, a bit string, four words, a packed code uint8 [ceil(L/8)], or
+                what `query_by_id`, `query_by_path` and `query_photo` return.
+            encoder: whose codes; the only one by default.
+        """
+        stored = self.encoder(encoder)
+        return search.search(
+            self.connection,
+            stored,
+            as_query(query, stored.bits),
+            k=k,
+            radius=radius,
+            labels=labels,
+            metadata=metadata,
+            stage=stage,
+            pool=pool,
+            pool_max=pool_max,
+            metric=metric,
+            max_candidates=max_candidates,
+            max_ms=max_ms,
+        )
+
+    def query_by_id(self, image_id: int) -> Query:
+        """The code and feature of a stored image, by its id."""
+        return search.query_by_id(self.connection, image_id)[1]
+
+    def query_by_path(self, path: str, *, encoder: str | None = None) -> Query:
+        """The code and feature of a stored image, by its path."""
+        return search.query_by_path(self.connection, self.encoder(encoder), path)
+
+
+def query_photo(path: Path | str, encoder: Encoder) -> Query:
+    """Encode a photo to search with.
+
+    Raises:
+        ImageError: it is not a readable image.
+    """
+    path = Path(path)
+    image = encoder.prepare(photos.decode(photos.content(path), path))
+    features, outputs = encoder.encode(image[None])
+    words = codes.words_of(codes.binarize(outputs)[0], encoder.bits)
+    return Query(words, None if features is None else features[0])
+
+
+def as_query(query: QueryLike, bits: int) -> Query:
+    """A query from any form of a code.
+
+    Raises:
+        InvalidCode, WrongWidth: it is not a code of `bits` bits.
+    """
+    if isinstance(query, Query):
+        return query
+    packed = codes.as_packed(query, bits)
+    return Query(codes.words_of(packed[0], bits))

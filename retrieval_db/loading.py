@@ -1,0 +1,259 @@
+"""Codes into the table: binary COPY, whole batches, one row for each path and encoder."""
+
+from __future__ import annotations
+
+import time
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+
+from . import codes, copy_format, encoders
+from .database import Connection, translated
+from .encoders import StoredEncoder
+from .errors import FormatError, MissingExtension, UsageError, WrongWidth
+from .interchange import CodeSet
+from .sql import queries
+
+SQL = queries("loading")
+
+# Rows of one transaction: enough to make its cost vanish, few enough to lose little.
+BATCH = 20_000
+
+# From this many new rows on, the statistics and the visibility map are worth a pass.
+VACUUM_FROM = 1_000
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did.
+
+    Attributes:
+        encoder: name under which the codes are stored.
+        inserted: new rows.
+        updated: rows whose path was there already.
+        seconds: wall time of the whole load.
+    """
+
+    encoder: str
+    inserted: int
+    updated: int
+    seconds: float
+
+
+class Writer:
+    """Writes batches of one encoder's codes, each in a transaction of its own."""
+
+    def __init__(self, connection: Connection, encoder: StoredEncoder) -> None:
+        self.connection = connection
+        self.encoder = encoder
+        row = connection.execute(SQL["any_image"], [encoder.id]).fetchone()
+        self._began_empty = row is not None and not row[0]
+
+    def write(self, batch: CodeSet) -> tuple[int, int]:
+        """Insert or update the rows of a batch, all or none of them.
+
+        Returns:
+            How many rows were inserted, and how many updated.
+
+        Raises:
+            WrongWidth: the codes have another width than the encoder's.
+            FormatError: a path or label that PostgreSQL cannot store.
+            MissingExtension: features without pgvector.
+        """
+        if batch.bits != self.encoder.bits:
+            raise WrongWidth(
+                f"Codes of {batch.bits} bits for the encoder {self.encoder.name!r}, "
+                f"whose codes have {self.encoder.bits}."
+            )
+        batch = _last_of_each_path(batch)
+        if not len(batch):
+            return 0, 0
+        columns = self._columns(batch)
+        known = set() if self._began_empty else self._existing(batch)
+        if not known:
+            try:
+                return self._insert(batch, columns), 0
+            except psycopg.errors.UniqueViolation:
+                # Another client was faster with one of these paths.
+                self._began_empty = False
+                known = self._existing(batch)
+        return self._upsert(batch, columns, len(known))
+
+    def _existing(self, batch: CodeSet) -> set[str]:
+        rows = self.connection.execute(
+            SQL["existing_paths"], [self.encoder.id, list(batch.paths)]
+        ).fetchall()
+        return {str(row[0]) for row in rows}
+
+    def _columns(self, batch: CodeSet) -> list[copy_format.Column]:
+        count = len(batch)
+        words = codes.to_words(batch.codes, batch.bits)
+        hashes = batch.content_sha256
+        return [
+            copy_format.constant(self.encoder.id.to_bytes(4, "big"), count),
+            copy_format.constant(self.encoder.bits.to_bytes(2, "big"), count),
+            *(copy_format.integers(words[:, word], 8) for word in range(codes.WORDS)),
+            copy_format.fields([_text("path", path) for path in batch.paths]),
+            copy_format.fields(
+                [_text("label", label) for label in batch.labels]
+                if batch.labels is not None
+                else [None] * count
+            ),
+            copy_format.fields([None] * count)
+            if hashes is None
+            else copy_format.fixed(np.ascontiguousarray(hashes), 32),
+        ]
+
+    def _insert(self, batch: CodeSet, columns: list[copy_format.Column]) -> int:
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            if batch.features is None:
+                _copy(cursor, "copy_images", columns)
+                return len(batch)
+            ids = np.fromiter(
+                (row[0] for row in cursor.execute(SQL["new_ids"], [len(batch)])), dtype=np.int64
+            )
+            keys = copy_format.integers(ids, 8)
+            _copy(cursor, "copy_images_with_ids", [keys, *columns])
+            self._copy_features(cursor, keys, batch.features)
+        return len(batch)
+
+    def _upsert(
+        self, batch: CodeSet, columns: list[copy_format.Column], known: int
+    ) -> tuple[int, int]:
+        with self.connection.transaction(), self.connection.cursor() as cursor:
+            cursor.execute(SQL["create_incoming"])
+            _copy(cursor, "copy_incoming", columns)
+            cursor.execute(SQL["upsert"])
+            if batch.features is not None:
+                by_path = dict(cursor.execute(SQL["ids_of_incoming"]).fetchall())
+                ids = np.array([by_path[path] for path in batch.paths], dtype=np.int64)
+                cursor.execute(SQL["delete_features"], [ids.tolist()])
+                self._copy_features(cursor, copy_format.integers(ids, 8), batch.features)
+        return len(batch) - known, known
+
+    def _copy_features(
+        self,
+        cursor: psycopg.Cursor[tuple[object, ...]],
+        keys: copy_format.Column,
+        features: NDArray[np.floating],
+    ) -> None:
+        try:
+            _copy(cursor, "copy_features", [keys, copy_format.half_vectors(features)])
+        except psycopg.errors.UndefinedTable as error:
+            raise MissingExtension(
+                "There is no table image_features: it needs pgvector 0.7 or later. Install the "
+                "extension and run `retrieval-db migrate`, or load without features."
+            ) from error
+
+
+def load(
+    connection: Connection,
+    items: CodeSet,
+    *,
+    encoder: str | None = None,
+    features: bool = True,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> LoadReport:
+    """Bulk-load codes: register their encoder, write whole batches, then vacuum and analyze.
+
+    An interrupted load leaves whole batches; the same call continues it.
+
+    Args:
+        connection: in autocommit mode.
+        items: the codes.
+        encoder: the encoder's name; overrides the one that `items` gives.
+        features: whether to store features, if there are any.
+        progress: called after each batch with the rows written so far.
+
+    Raises:
+        UsageError: nobody names the encoder.
+        EncoderConflict, WrongWidth: see `encoders.register`.
+    """
+    started = time.perf_counter()
+    name = encoder or items.encoder
+    if not name:
+        raise UsageError("The file does not name the encoder of its codes: give --encoder NAME.")
+    with translated(connection):
+        stored = _register(connection, name, items)
+        writer = Writer(connection, stored)
+        inserted = updated = 0
+        for batch in batches(items, BATCH):
+            new, old = writer.write(batch if features else _without_features(batch))
+            inserted, updated = inserted + new, updated + old
+            progress(inserted + updated)
+        finish(connection, inserted + updated)
+    return LoadReport(stored.name, inserted, updated, time.perf_counter() - started)
+
+
+def batches(items: CodeSet, size: int) -> Iterator[CodeSet]:
+    """The rows in order, `size` at a time."""
+    for start in range(0, len(items), size):
+        yield items.take(slice(start, start + size))
+
+
+def finish(connection: Connection, rows: int) -> None:
+    """Vacuum and analyze after `rows` rows were written, if that is worth it."""
+    if rows >= VACUUM_FROM:
+        connection.execute(SQL["finish"])
+
+
+def _register(connection: Connection, name: str, items: CodeSet) -> StoredEncoder:
+    """Find or store the encoder of codes; without a fingerprint its name stands for it."""
+    if items.fingerprint is None:
+        known = {stored.name: stored for stored in encoders.stored_encoders(connection)}
+        if name in known:
+            return known[name]
+    try:
+        config = json.loads(items.config) if items.config else {}
+    except ValueError as error:
+        raise FormatError("The encoder_config is not JSON.") from error
+    return encoders.register(
+        connection,
+        name,
+        items.bits,
+        fingerprint=items.fingerprint or "",
+        feature_dim=None if items.features is None else items.features.shape[1],
+        config=config,
+        artifact=items.artifact,
+    )
+
+
+def _last_of_each_path(batch: CodeSet) -> CodeSet:
+    """One row cannot be updated twice in one statement: the last of equal paths counts."""
+    last = {path: row for row, path in enumerate(batch.paths)}
+    if len(last) == len(batch):
+        return batch
+    return batch.take(np.array(sorted(last.values()), dtype=np.intp))
+
+
+def _without_features(batch: CodeSet) -> CodeSet:
+    return replace(batch, features=None)
+
+
+def _text(kind: str, value: str | None) -> bytes | None:
+    if not value:
+        if kind == "path":
+            raise FormatError("An image without a path: every code needs one.")
+        return None
+    try:
+        encoded = value.encode()
+    except UnicodeEncodeError as error:
+        raise FormatError(
+            f"The {kind} {value!r} is not UTF-8 and cannot be stored. Rename it."
+        ) from error
+    if b"\0" in encoded:
+        raise FormatError(f"The {kind} {value!r} contains a zero byte and cannot be stored.")
+    return encoded
+
+
+def _copy(
+    cursor: psycopg.Cursor[tuple[object, ...]], query: str, columns: list[copy_format.Column]
+) -> None:
+    with cursor.copy(SQL[query]) as copy:
+        copy.write(copy_format.SIGNATURE)
+        copy.write(copy_format.rows(columns))
+        copy.write(copy_format.TRAILER)

@@ -1,0 +1,108 @@
+"""Image files: finding them, hashing their content, and reading them as upright RGB."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .errors import ImageError, UsageError
+
+# What Pillow would also open, but nobody keeps as photos.
+NOT_PHOTOS = {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".hdf", ".h5", ".grib", ".bufr", ".wmf", ".emf"}
+
+
+def suffixes() -> set[str]:
+    """The file name endings, lower case, that are taken for images."""
+    Image.init()
+    return set(Image.registered_extensions()) - NOT_PHOTOS
+
+
+def find(source: Path) -> Iterator[Path]:
+    """The image files of a folder and the folders under it, by name; or the file itself.
+
+    Raises:
+        UsageError: there is no such file or folder.
+    """
+    if source.is_file():
+        yield source
+        return
+    if not source.is_dir():
+        raise UsageError(f"There is no file or folder {source}.")
+    wanted = suffixes()
+    for folder, below, names in os.walk(source):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            if Path(name).suffix.lower() in wanted and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def read_list(source: Path | None, lines: Iterable[str]) -> list[Path]:
+    """The paths of a list, one on each line; relative ones start from the list's folder."""
+    base = Path.cwd() if source is None else source.parent
+    return [base / line.strip() for line in lines if line.strip()]
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
+
+
+def sha256(data: bytes) -> bytes:
+    """The SHA-256 of a file's content, 32 bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def decode(data: bytes, path: Path) -> Image.Image:
+    """Decode an image file as it is meant to be seen: upright, RGB, its first frame.
+
+    Transparent parts become white; 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        ImageError: not an image, truncated, or larger than Pillow's decompression-bomb limit
+            (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return _rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{printable(path)}: not an image") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{printable(path)}: too many pixels ({error})") from error
+    except MemoryError as error:
+        raise ImageError(f"{printable(path)}: too large for the memory") from error
+    # Pillow's format plugins raise nearly anything on broken files.
+    except Exception as error:
+        raise ImageError(f"{printable(path)}: broken image ({error})") from error
+
+
+def printable(path: Path | str) -> str:
+    """A path that can be printed, whatever bytes its name has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
+        # Pillow would clip 16-bit grey at 255 instead of scaling it.
+        values = np.asarray(image, dtype=np.int64)
+        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,165 @@
+"""The tables as SQLAlchemy models, and the composite `Code` of four words.
+
+>>> from sqlalchemy import select
+>>> query = Code.parse("00" * 16, bits=128)
+>>> statement = select(Image).order_by(Image.code.hamming(query), Image.id).limit(10)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pgvector.sqlalchemy import HALFVEC
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    LargeBinary,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.orm import (
+    Composite,
+    CompositeProperty,
+    DeclarativeBase,
+    Mapped,
+    composite,
+    mapped_column,
+    relationship,
+)
+from sqlalchemy.sql.elements import ColumnElement
+
+from . import codes
+
+
+class CoreBase(DeclarativeBase):
+    """The tables that every database has."""
+
+
+class FeaturesBase(DeclarativeBase):
+    """The tables of the fine stage, where pgvector can be had."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A hash code as the four words of its columns."""
+
+    code_1: int
+    code_2: int
+    code_3: int
+    code_4: int
+
+    @classmethod
+    def parse(cls, text: str, bits: int) -> Code:
+        """From hex digits, a bit string or four decimal words; see `codes.parse`."""
+        return cls.from_packed(codes.parse(text, bits), bits)
+
+    @classmethod
+    def from_packed(cls, packed: NDArray[np.uint8], bits: int) -> Code:
+        """From one packed code, uint8 [ceil(L/8)]."""
+        return cls(*codes.words_of(packed, bits))
+
+    def packed(self, bits: int) -> NDArray[np.uint8]:
+        """The packed code, uint8 [ceil(L/8)]."""
+        words = np.array([self.__composite_values__()], dtype=np.int64)
+        row: NDArray[np.uint8] = codes.from_words(words, bits)[0]
+        return row
+
+    def hex(self, bits: int) -> str:
+        """The code's L/4 hex digits."""
+        return codes.to_hex(self.packed(bits), bits)
+
+    def __composite_values__(self) -> codes.Words:
+        return self.code_1, self.code_2, self.code_3, self.code_4
+
+
+class CodeComparator(CompositeProperty.Comparator[Code]):
+    """What can be asked of a code in SQL."""
+
+    def hamming(self, other: Code) -> ColumnElement[int]:
+        """The Hamming distance to `other`, through the inlined SQL function."""
+        columns = self.__clause_element__().clauses
+        return func.hamming_distance(*columns, *other.__composite_values__(), type_=BigInteger)
+
+
+class EncoderRow(CoreBase):
+    """An encoder: what makes hash codes."""
+
+    __tablename__ = "encoders"
+    __table_args__ = (
+        UniqueConstraint("id", "bits"),
+        CheckConstraint("bits BETWEEN 4 AND 256 AND bits % 4 = 0", name="encoders_bits_check"),
+        CheckConstraint("name <> ''", name="encoders_name_check"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str] = mapped_column(Text, unique=True)
+    bits: Mapped[int] = mapped_column(SmallInteger)
+    feature_dim: Mapped[int | None]
+    config: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    fingerprint: Mapped[str] = mapped_column(Text)
+    artifact: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    root: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(
+        TIMESTAMP(timezone=True), server_default=func.now()
+    )
+
+
+class Image(CoreBase):
+    """An image under one encoder: its path, its code, and what is known of it."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        UniqueConstraint("encoder_id", "path"),
+        ForeignKeyConstraint(["encoder_id", "bits"], ["encoders.id", "encoders.bits"]),
+        CheckConstraint(
+            "bits = 256 OR (code_1 | code_2 | code_3 | code_4) >> (bits / 4) = 0",
+            name="images_code_check",
+        ),
+        CheckConstraint("octet_length(content_sha256) = 32", name="images_content_sha256_check"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    encoder_id: Mapped[int]
+    bits: Mapped[int] = mapped_column(SmallInteger)
+    code_1: Mapped[int] = mapped_column(BigInteger)
+    code_2: Mapped[int] = mapped_column(BigInteger)
+    code_3: Mapped[int] = mapped_column(BigInteger)
+    code_4: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(
+        TIMESTAMP(timezone=True), server_default=func.now()
+    )
+    path: Mapped[str] = mapped_column(Text)
+    label: Mapped[str | None] = mapped_column(Text)
+    content_sha256: Mapped[bytes | None] = mapped_column(LargeBinary)
+    # `metadata` is SQLAlchemy's own word on a model.
+    properties: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSONB)
+
+    code: Composite[Code] = composite(
+        "code_1", "code_2", "code_3", "code_4", comparator_factory=CodeComparator
+    )
+    encoder: Mapped[EncoderRow] = relationship()
+
+
+class ImageFeature(FeaturesBase):
+    """The feature of an image, for the fine stage."""
+
+    __tablename__ = "image_features"
+
+    image_id: Mapped[int] = mapped_column(
+        BigInteger,
+        ForeignKey(Image.__table__.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+    feature: Mapped[Any] = mapped_column(HALFVEC)

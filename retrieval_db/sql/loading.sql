@@ -1,0 +1,53 @@
+-- name: any_image
+-- An encoder without images has no paths that could be there already.
+SELECT EXISTS (SELECT FROM images WHERE encoder_id = %s)
+
+-- name: existing_paths
+-- Served by the unique key (encoder_id, path).
+SELECT path FROM images WHERE encoder_id = %s AND path = ANY (%s)
+
+-- name: new_ids
+SELECT nextval(pg_get_serial_sequence('images', 'id')) FROM generate_series(1, %s)
+
+-- name: copy_images
+COPY images (encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+FROM STDIN (FORMAT binary)
+
+-- name: copy_images_with_ids
+COPY images (id, encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+FROM STDIN (FORMAT binary)
+
+-- name: copy_features
+COPY image_features (image_id, feature) FROM STDIN (FORMAT binary)
+
+-- name: create_incoming
+CREATE TEMPORARY TABLE incoming (
+    encoder_id integer, bits smallint,
+    code_1 bigint, code_2 bigint, code_3 bigint, code_4 bigint,
+    path text, label text, content_sha256 bytea
+) ON COMMIT DROP
+
+-- name: copy_incoming
+COPY incoming (encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+FROM STDIN (FORMAT binary)
+
+-- name: upsert
+-- A label or hash that the new row does not give keeps its old value.
+INSERT INTO images AS image (encoder_id, bits, code_1, code_2, code_3, code_4,
+                             path, label, content_sha256)
+SELECT encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256 FROM incoming
+ON CONFLICT (encoder_id, path) DO UPDATE SET
+    code_1 = excluded.code_1, code_2 = excluded.code_2,
+    code_3 = excluded.code_3, code_4 = excluded.code_4,
+    label = coalesce(excluded.label, image.label),
+    content_sha256 = coalesce(excluded.content_sha256, image.content_sha256)
+
+-- name: ids_of_incoming
+SELECT path, id FROM images JOIN incoming USING (encoder_id, path)
+
+-- name: delete_features
+DELETE FROM image_features WHERE image_id = ANY (%s)
+
+-- name: finish
+-- Index-only scans need the visibility map, and the choice of a path needs statistics.
+VACUUM (ANALYZE) images

@@ -1,0 +1,36 @@
+-- name: coarse
+-- One row for each hit; without hits one row that carries the certificate.
+SELECT run.exact, run.guaranteed_radius, run.plan, run.shells, run.probes, run.candidates,
+       hit.rank, image.id, image.path, image.label, hit.distance
+FROM run_search(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(k)s, %(radius)s,
+                %(labels)s, %(metadata)s, %(max_candidates)s, %(max_ms)s, 0) AS run
+LEFT JOIN LATERAL unnest(run.ids, run.distances)
+    WITH ORDINALITY AS hit(id, distance, rank) ON true
+LEFT JOIN images AS image ON image.id = hit.id
+ORDER BY hit.rank
+
+-- name: fine
+SELECT rank, image_id, path, label, distance, feature_distance,
+       pool_exact, guaranteed_radius, pool_size, tie_whole
+FROM search_images(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(feature)s::halfvec,
+                   coalesce(%(k)s, 2147483647), %(radius)s, %(labels)s, %(metadata)s,
+                   %(pool)s, %(pool_max)s, %(metric)s, %(max_candidates)s, %(max_ms)s)
+
+-- name: image_by_id
+SELECT image.id, encoder.name, image.code_1, image.code_2, image.code_3, image.code_4
+FROM images AS image JOIN encoders AS encoder ON encoder.id = image.encoder_id
+WHERE image.id = %s
+
+-- name: image_by_path
+SELECT image.id, encoder.name, image.code_1, image.code_2, image.code_3, image.code_4
+FROM images AS image JOIN encoders AS encoder ON encoder.id = image.encoder_id
+WHERE image.encoder_id = %s AND image.path = %s
+
+-- name: has_feature
+SELECT EXISTS (
+    SELECT FROM image_features AS stored JOIN images AS image ON image.id = stored.image_id
+    WHERE image.encoder_id = %s
+)
+
+-- name: feature_of
+SELECT feature::real[] FROM image_features WHERE image_id = %s
