@@ -1,0 +1,218 @@
+"""Encoders: from images to the outputs whose signs are the bits of a hash code.
+
+    encoder = create("itq128", weights=Path("mobilenet_v2.safetensors"))
+    if not encoder.fitted:
+        encoder = encoder.fit(encoder.features(batch))
+    features, outputs = encoder.encode(batch)
+
+`import encoder` loads no torch, and neither do the perceptual hashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from retrieval_db.encoders import Encoder
+from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
+
+from . import checkpoint, phash
+from .files import write_atomically
+from .methods import METHODS, parse_spec
+from .names import BACKBONES, DEFAULT_BACKBONE, DEFAULT_METHOD
+from .phash import PerceptualHash
+from .preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from .network import NetworkEncoder
+
+__all__ = [
+    "BACKBONES",
+    "DEFAULT_BACKBONE",
+    "DEFAULT_METHOD",
+    "METHODS",
+    "PerceptualHash",
+    "Preprocess",
+    "create",
+    "from_stored",
+    "open_file",
+    "save",
+    "train_small",
+]
+
+
+def create(
+    spec: str = DEFAULT_METHOD,
+    *,
+    name: str | None = None,
+    backbone: str = DEFAULT_BACKBONE,
+    weights: Path | str | None = None,
+    input_size: int | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
+    bits: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "float32",
+    cache_dir: Path | None = None,
+) -> PerceptualHash | NetworkEncoder:
+    """Make a new encoder. Where `fitted` is False it needs `fit` before it can encode.
+
+    Args:
+        spec: a method with or without its code length: `itq128`, `lsh64`, `phash256`.
+        name: under which its codes are stored; method and L by default.
+        backbone: one of `BACKBONES`.
+        weights: a local file instead of torchvision's published weights; remembered by its
+            SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop.
+        input_size, mean, std: of the preprocessing; they overrule that file.
+        bits: L, where the spec does not say.
+        seed: of the fit.
+        device: auto, cuda, mps or cpu.
+        precision: float32 or bfloat16.
+        cache_dir: instead of $RETRIEVAL_DB_HOME or the user's cache folder.
+
+    Raises:
+        UsageError: unknown method, backbone, device or precision; an impossible L; no file.
+        EncoderUnavailable: the published weights are not here and cannot be downloaded.
+        FormatError: a file that does not hold weights of the backbone.
+        MissingExtra: torch is not installed.
+    """
+    method, length = parse_spec(spec, bits)
+    name = name or f"{method.name}{length}"
+    if method.name == "phash":
+        return PerceptualHash(length, name)
+    if method.fit is None:
+        raise UsageError(f"{method.name} is trained on labelled images, not made from a name.")
+    network = _network()
+    loaded, preprocess = network.backbones.load(
+        backbone, None if weights is None else Path(weights), cache_dir
+    )
+    encoder: NetworkEncoder = network.NetworkEncoder(
+        name=name,
+        method=method.name,
+        bits=length,
+        backbone=loaded,
+        preprocess=preprocess.changed(input_size, mean, std),
+        precision=precision,
+        seed=seed,
+        device=device,
+    )
+    return encoder
+
+
+def from_stored(
+    name: str,
+    config: Mapping[str, Any],
+    artifact: bytes | None,
+    *,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+) -> PerceptualHash | NetworkEncoder:
+    """Make an encoder again from what a database stores of it.
+
+    Args:
+        name, config, artifact: as the encoder had them.
+        weights: the backbone's weights file, where it is not in the cache; its SHA-256 must be
+            the one in the config.
+
+    Raises:
+        EncoderUnavailable: it has no artifact, or its backbone's weights are not to be had.
+        FormatError: config or artifact are damaged, or do not belong together.
+        MissingExtra: torch is not installed.
+    """
+    kind = config.get("kind")
+    if kind == "phash":
+        return phash.from_config(name, config)
+    if artifact is None:
+        raise EncoderUnavailable(
+            f"Encoder {name!r} was stored without its weights, so it cannot encode images here. "
+            "Search by id or by code, or store it with `encoders add FILE`."
+        )
+    if kind != "network":
+        raise EncoderUnavailable(
+            f"Encoder {name!r} is of a kind {kind!r} that this program does not know: "
+            "upgrade retrieval-db."
+        )
+    _, inner, tensors = checkpoint.unpack(artifact)
+    if inner != dict(config):
+        raise FormatError(f"Encoder {name!r}: its artifact belongs to another config.")
+    path = None if weights is None else Path(weights)
+    encoder: NetworkEncoder = _network().restore(
+        name, config, tensors, weights=path, device=device, cache_dir=cache_dir
+    )
+    return encoder
+
+
+def open_file(
+    path: Path | str,
+    *,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+) -> PerceptualHash | NetworkEncoder:
+    """Read an encoder from a file that `save` wrote. Arguments and errors as `from_stored`.
+
+    Raises:
+        FormatError: not an encoder file.
+        UsageError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The encoder file {path} cannot be read: {error.strerror}.") from error
+    try:
+        name, config, _ = checkpoint.unpack(data)
+        return from_stored(name, config, data, weights=weights, device=device, cache_dir=cache_dir)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def save(encoder: Encoder, path: Path | str) -> None:
+    """Write an encoder to a .safetensors file, whole or not at all.
+
+    Raises:
+        EncoderUnavailable: it is not fitted.
+        UsageError: the file cannot be written.
+    """
+    data = encoder.artifact
+    if data is None:
+        if not isinstance(encoder, PerceptualHash):
+            raise EncoderUnavailable(f"Encoder {encoder.name!r} has no weights to save: fit it.")
+        data = checkpoint.pack(encoder.name, encoder.config, {})
+    try:
+        write_atomically(Path(path), lambda file: file.write(data))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def train_small(
+    images: Sequence[Image.Image],
+    labels: Sequence[str | int],
+    bits: int = 48,
+    *,
+    name: str | None = None,
+    seed: int = 0,
+    epochs: int = 10,
+    device: str = "auto",
+) -> NetworkEncoder:
+    """Train a small network on small labelled images; see `encoder.small.train_small`."""
+    encoder: NetworkEncoder = _network().small.train_small(
+        images, labels, bits, name=name, seed=seed, epochs=epochs, device=device
+    )
+    return encoder
+
+
+def _network() -> ModuleType:
+    try:
+        from . import network
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "torchvision", "safetensors"):
+            raise
+        raise checkpoint.missing_extra(error) from error
+    return network

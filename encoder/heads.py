@@ -1,0 +1,152 @@
+"""Heads: from features to the outputs whose signs are the bits. Pure NumPy, fixed seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db.errors import NotEnoughImages, UsageError
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+ITQ_ITERATIONS = 50
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """outputs = x·weight + bias, where x is the feature, of length 1 if `normalize`.
+
+    Attributes:
+        weight: [D, L] float32.
+        bias: [L] float32.
+        normalize: whether features are L2-normalised first.
+    """
+
+    weight: Float32
+    bias: Float32
+    normalize: bool
+
+    def __call__(self, features: Float32) -> Float32:
+        """Compute the outputs, float32 [N, L], of features, float32 [N, D].
+
+        In float64: there the order of summation, which BLAS chooses by the number of rows,
+        cannot move an output across 0 in practice (error 1e-16, against 1e-7 in float32).
+        """
+        x = unit_rows(features) if self.normalize else features.astype(np.float64)
+        return (x @ self.weight.astype(np.float64) + self.bias).astype(np.float32)
+
+
+def unit_rows(features: NDArray[np.floating]) -> Float64:
+    """Divide each row of [N, D] by its L2 norm (rows of zeros stay zero): a float64 copy."""
+    x = features.astype(np.float64)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    x /= np.where(norms > 0, norms, 1.0)
+    return x
+
+
+def fit_lsh(features: Float32, bits: int, seed: int = 0) -> LinearHead:
+    """Random hyperplanes through the centre of the L2-normalised features.
+
+    Charikar, "Similarity estimation techniques from rounding algorithms", STOC 2002; here
+    the features are centred, since those of a ReLU network all lie in one orthant.
+
+    Args:
+        features: [N, D] float32.
+        bits: L, the code length; may exceed D and N.
+        seed: of the directions.
+
+    Raises:
+        NotEnoughImages: N = 0.
+    """
+    if len(features) == 0:
+        raise NotEnoughImages("There are no images to fit an encoder on.")
+    planes = np.random.default_rng(seed).standard_normal((features.shape[1], bits))
+    # The centre of a single image is the image itself, and its code would be noise.
+    mean = unit_rows(features).mean(axis=0) if len(features) > 1 else np.zeros(features.shape[1])
+    return _centred(mean, planes)
+
+
+def fit_pca_rr(features: Float32, bits: int, seed: int = 0) -> LinearHead:
+    """PCA to L dimensions, then a random rotation, which evens out the variances.
+
+    The baseline "PCA-RR" of Gong & Lazebnik, CVPR 2011. Arguments and errors as `fit_itq`.
+    """
+    mean, axes, _ = _pca(features, bits)
+    return _centred(mean, axes @ _random_rotation(bits, seed))
+
+
+def fit_itq(
+    features: Float32, bits: int, seed: int = 0, iterations: int = ITQ_ITERATIONS
+) -> LinearHead:
+    """Iterative quantisation: PCA to L dimensions, then the rotation R that minimises
+    ‖sign(V·R) − V·R‖², found by turns: B = sign(V·R); R = U·Wᵀ of the SVD VᵀB = U·S·Wᵀ.
+
+    Gong & Lazebnik, "Iterative quantization: a Procrustean approach to learning binary
+    codes", CVPR 2011; on L2-normalised, centred features.
+
+    Args:
+        features: [N, D] float32.
+        bits: L ≤ min(D, N − 1).
+        seed: of the first, random rotation.
+        iterations: at most; it stops when no bit changes.
+
+    Raises:
+        NotEnoughImages: L > N − 1.
+        UsageError: L > D.
+    """
+    mean, axes, projected = _pca(features, bits)
+    rotation = _random_rotation(bits, seed)
+    before: NDArray[np.bool_] | None = None
+    for _ in range(iterations):
+        positive = projected @ rotation > 0
+        if before is not None and np.array_equal(positive, before):
+            break
+        signs = np.where(positive, 1.0, -1.0)
+        u, _, wt = np.linalg.svd(projected.T @ signs)
+        rotation = u @ wt
+        before = positive
+    return _centred(mean, axes @ rotation)
+
+
+def _centred(mean: Float64, projection: Float64) -> LinearHead:
+    """The head (x − mean)·projection on L2-normalised features."""
+    weight = projection.astype(np.float32)
+    bias = -(mean @ weight.astype(np.float64))
+    return LinearHead(weight, bias.astype(np.float32), normalize=True)
+
+
+def _pca(features: Float32, bits: int) -> tuple[Float64, Float64, Float64]:
+    """Mean [D], principal axes [D, L] by falling variance, and the projected rows [N, L]."""
+    count, dim = features.shape
+    if bits > dim:
+        raise UsageError(
+            f"PCA gives at most {dim} bits on features of {dim} dimensions, not {bits}: "
+            f"ask for fewer bits, or use lsh{bits}."
+        )
+    if bits > count - 1:
+        raise NotEnoughImages(
+            f"PCA to {bits} bits needs at least {bits + 1} images, there are {count}: "
+            f"add images, ask for fewer bits, or use lsh{bits}."
+        )
+    from scipy.linalg import eigh  # type: ignore[import-untyped]  # late: only fitting needs it
+
+    x = unit_rows(features)
+    mean = x.mean(axis=0)
+    x -= mean
+    # eigh sorts ascending; only the L largest are computed.
+    _, vectors = eigh(x.T @ x, subset_by_index=[dim - bits, dim - 1])
+    axes = np.asarray(vectors[:, ::-1], dtype=np.float64)
+    # An eigenvector's sign is arbitrary: the largest component is made positive.
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.where(axes[largest, np.arange(bits)] < 0, -1.0, 1.0)
+    return mean, axes, x @ axes
+
+
+def _random_rotation(bits: int, seed: int) -> Float64:
+    """A random orthogonal matrix [L, L], uniform (Haar): QR with positive diagonal of R."""
+    q, r = np.linalg.qr(np.random.default_rng(seed).standard_normal((bits, bits)))
+    rotation: Float64 = q * np.sign(np.diag(r))
+    return rotation

@@ -1,0 +1,29 @@
+"""Names that messages and `--help` list without loading torch."""
+
+from __future__ import annotations
+
+DEFAULT_METHOD = "itq128"
+DEFAULT_BACKBONE = "mobilenet_v2"
+
+# Of torchvision: networks that end in one linear layer after their features.
+BACKBONES = (
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "alexnet",
+    "convnext_tiny",
+    "convnext_small",
+    "convnext_base",
+    "convnext_large",
+)

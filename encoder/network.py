@@ -1,0 +1,280 @@
+"""Encoders with a network: a backbone, its preprocessing and a head, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
+
+from . import backbones, checkpoint, small
+from .backbones import Backbone
+from .heads import LinearHead
+from .inference import PRECISIONS, Runner, resolve_device
+from .methods import METHODS, MIN_IMAGES_FOR_PCA
+from .preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fitted head, and where it comes from.
+
+    Attributes:
+        method: that fitted it; a fallback may differ from the encoder's method.
+        linear: features [N, D] → outputs [N, L].
+        fitted_on: how many images it was fitted on.
+        classifier: outputs after a sigmoid [N, L] → class scores [N, C]; supervised only.
+        classes: the C labels.
+    """
+
+    method: str
+    linear: LinearHead
+    fitted_on: int
+    classifier: LinearHead | None = None
+    classes: tuple[str, ...] = ()
+
+    def to_config(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "normalize": self.linear.normalize,
+            "fitted_on": self.fitted_on,
+            "classes": list(self.classes),
+        }
+
+
+@dataclass(frozen=True)
+class NetworkEncoder:
+    """Implements `retrieval_db.encoders.Encoder`. Without a head it can only give features.
+
+    The life of one: `create` → `features` of some images → `fit` → `encode` from then on.
+
+    On a CPU the bits of an image depend on nothing but the image; across CPU models and
+    devices, float sums differ in the last place, and about one bit in 10⁵ with them.
+
+    Attributes:
+        method: that was asked for, `itq`.
+        precision: float32, or bfloat16 (faster on some devices, other bits).
+        seed: of the fit.
+        device: auto, cuda, mps or cpu; no part of the fingerprint.
+    """
+
+    name: str
+    method: str
+    bits: int
+    backbone: Backbone
+    preprocess: Preprocess
+    head: Head | None = None
+    precision: str = "float32"
+    seed: int = 0
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"Unknown precision {self.precision!r}; there are {', '.join(PRECISIONS)}."
+            )
+        resolve_device(self.device)
+
+    @property
+    def fitted(self) -> bool:
+        return self.head is not None
+
+    @property
+    def feature_dim(self) -> int:
+        return self.backbone.feature_dim
+
+    @property
+    def advice(self) -> str | None:
+        """What the user should know of this fit; None if all is well."""
+        if self.head is None or self.head.method == self.method:
+            return None
+        return (
+            f"{self.name} was fitted on {self.head.fitted_on} images, too few for {self.method}: "
+            f"it uses {self.head.method}. With {MIN_IMAGES_FOR_PCA} images or more, "
+            f"`encoders refit {self.name}` gives better codes."
+        )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "kind": "network",
+            "method": self.method,
+            "bits": self.bits,
+            "backbone": self.backbone.to_config(),
+            "preprocess": self.preprocess.to_config(),
+            "head": None if self.head is None else self.head.to_config(),
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return checkpoint.fingerprint(self.config, self._tensors(self._fitted_head()))
+
+    @cached_property
+    def artifact(self) -> bytes | None:
+        """Safetensors bytes; None before `fit`."""
+        if self.head is None:
+            return None
+        return checkpoint.pack(self.name, self.config, self._tensors(self.head))
+
+    def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize one RGB image: uint8 [C, S, S]. (`self.preprocess` alone pickles lightly.)"""
+        return self.preprocess(image)
+
+    def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Compute the features, float32 [N, D], of prepared images, uint8 [N, C, S, S]."""
+        return self._runner(batch)
+
+    def encode(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Encode prepared images, uint8 [N, C, S, S].
+
+        Returns:
+            features [N, D] float32, and outputs [N, L] float32; bit i is 1 iff output i > 0.
+
+        Raises:
+            EncoderError: not fitted.
+        """
+        head = self._fitted_head()
+        features = self.features(batch)
+        return features, head.linear(features)
+
+    def fit(
+        self,
+        features: NDArray[np.float32],
+        labels: Sequence[str] | None = None,
+        *,
+        fallback: bool = True,
+    ) -> NetworkEncoder:
+        """Fit the head on features, and freeze it: a new encoder.
+
+        Args:
+            features: [N, D] float32, from `features`.
+            labels: [N]; for supervised methods.
+            fallback: under 300 images let `lsh` take over for PCA methods (see `advice`).
+
+        Raises:
+            EncoderError: fitted already, or the method cannot be fitted on features.
+            NotEnoughImages: no images; or, without fallback, fewer than L + 1.
+        """
+        method = METHODS[self.method]
+        if self.head is not None:
+            raise EncoderError(f"Encoder {self.name!r} is fitted already, and frozen.")
+        if features.ndim != 2 or features.shape[1] != self.feature_dim:
+            raise ValueError(f"expected features [N, {self.feature_dim}], not {features.shape}")
+        if fallback and method.fallback and len(features) < MIN_IMAGES_FOR_PCA:
+            method = METHODS[method.fallback]
+        if method.fit is None:
+            raise EncoderError(f"{method.name} is trained with its network, not on features.")
+        linear = method.fit(features, self.bits, self.seed)
+        return replace(self, head=Head(method.name, linear, len(features)))
+
+    def predict(self, outputs: NDArray[np.float32]) -> list[str]:
+        """The most probable label for each row of outputs [N, L]; supervised encoders only.
+
+        Raises:
+            EncoderError: this encoder was not trained on labels.
+        """
+        head = self._fitted_head()
+        if head.classifier is None:
+            raise EncoderError(f"Encoder {self.name!r} was not trained on labels.")
+        # tanh does not overflow where exp would.
+        latent = (np.tanh(outputs / 2) + 1) / 2
+        scores = head.classifier(latent.astype(np.float32))
+        return [head.classes[index] for index in scores.argmax(axis=1)]
+
+    @cached_property
+    def _runner(self) -> Runner:
+        return Runner(self.backbone.module, self.preprocess, self.device, self.precision)
+
+    def _fitted_head(self) -> Head:
+        if self.head is None:
+            raise EncoderError(f"Encoder {self.name!r} has no head yet: fit it on images first.")
+        return self.head
+
+    def _tensors(self, head: Head) -> dict[str, NDArray[Any]]:
+        tensors: dict[str, NDArray[Any]] = {
+            "head.weight": head.linear.weight,
+            "head.bias": head.linear.bias,
+        }
+        if head.classifier is not None:
+            tensors["classifier.weight"] = head.classifier.weight
+            tensors["classifier.bias"] = head.classifier.bias
+        if self.backbone.sha256 is None:
+            for key, value in self.backbone.module.state_dict().items():
+                tensors[f"backbone.{key}"] = value.float().cpu().contiguous().numpy()
+        return tensors
+
+
+def restore(
+    name: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+) -> NetworkEncoder:
+    """Make a fitted encoder from its config and the tensors of its artifact.
+
+    Raises:
+        EncoderUnavailable: its backbone's weights are not to be had, or its method is newer.
+        FormatError: config and tensors do not fit together.
+    """
+    if config.get("method") not in METHODS:
+        raise EncoderUnavailable(
+            f"Encoder {name!r} uses the method {config.get('method')!r}, which this program "
+            "does not know: upgrade retrieval-db."
+        )
+    try:
+        backbone_config, head_config = config["backbone"], config["head"]
+        preprocess = Preprocess.from_config(config["preprocess"])
+        if backbone_config["name"] == small.NAME:
+            backbone = small.restore(backbone_config, preprocess, tensors)
+        else:
+            backbone = backbones.restore(backbone_config, weights, cache_dir)
+        encoder = NetworkEncoder(
+            name=name,
+            method=config["method"],
+            bits=config["bits"],
+            backbone=backbone,
+            preprocess=preprocess,
+            head=_restore_head(head_config, backbone.feature_dim, config["bits"], tensors),
+            precision=config["precision"],
+            seed=config["seed"],
+            device=device,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"Encoder {name!r}: its config or weights are damaged.") from error
+    if encoder.config != config:
+        raise FormatError(f"Encoder {name!r}: its config is damaged.")
+    return encoder
+
+
+def _restore_head(
+    config: Mapping[str, Any], dim: int, bits: int, tensors: Mapping[str, NDArray[Any]]
+) -> Head:
+    classes = tuple(config["classes"])
+    linear = _restore_linear(tensors, "head", (dim, bits), config["normalize"])
+    classifier = None
+    if classes:
+        classifier = _restore_linear(tensors, "classifier", (bits, len(classes)), False)
+    return Head(config["method"], linear, config["fitted_on"], classifier, classes)
+
+
+def _restore_linear(
+    tensors: Mapping[str, NDArray[Any]], prefix: str, shape: tuple[int, int], normalize: bool
+) -> LinearHead:
+    weight, bias = tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"]
+    if weight.shape != shape or bias.shape != shape[1:]:
+        raise ValueError(f"{prefix} has shape {weight.shape}, not {shape}")
+    if weight.dtype != np.float32 or bias.dtype != np.float32:
+        raise ValueError(f"{prefix} is not float32")
+    return LinearHead(weight, bias, normalize)

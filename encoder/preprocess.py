@@ -1,0 +1,138 @@
+"""From a decoded image to the array a network takes; travels with the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retrieval_db.errors import FormatError, UsageError
+
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a network wants its images.
+
+    Attributes:
+        input_size: S, the side of the square input in pixels.
+        mean, std: per channel, for values in [0, 1]; one channel means greyscale, three RGB.
+        interpolation: of Pillow's antialiased resize: bilinear, bicubic or lanczos.
+        crop: side of the central square that is kept, as a share of the shorter side;
+            None squeezes the whole image into the square.
+    """
+
+    input_size: int = 224
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: str = "bilinear"
+    crop: float | None = 0.875
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.input_size <= 4096:
+            raise UsageError(f"The input size must be 1 to 4096 pixels, not {self.input_size}.")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3):
+            raise UsageError("Mean and std need one number, or three (R, G, B), each.")
+        if not np.isfinite((*self.mean, *self.std)).all() or min(self.std) <= 0:
+            raise UsageError("Mean must be finite and std greater than 0.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(
+                f"Unknown interpolation {self.interpolation!r}; there are "
+                f"{', '.join(INTERPOLATIONS)}."
+            )
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise UsageError(f"The crop must be in (0, 1], not {self.crop}.")
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Resize one image: uint8 [C, S, S]. Mean and std are applied where the network runs."""
+        mode = "L" if self.channels == 1 else "RGB"
+        if image.mode != mode:
+            image = image.convert(mode)
+        box: tuple[float, float, float, float] | None = None
+        if self.crop is not None:
+            # Cropping inside the resize avoids rounding the crop to whole pixels.
+            side = self.crop * min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            box = (left, top, left + side, top + side)
+        size = (self.input_size, self.input_size)
+        resized = image.resize(size, INTERPOLATIONS[self.interpolation], box=box)
+        pixels = np.asarray(resized, dtype=np.uint8).reshape(*size, self.channels)
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def changed(
+        self,
+        input_size: int | None = None,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+    ) -> Preprocess:
+        """A copy with these options; a single number for mean or std counts for each channel."""
+        return replace(
+            self,
+            input_size=self.input_size if input_size is None else input_size,
+            mean=self.mean if mean is None else _per_channel(mean, self.channels),
+            std=self.std if std is None else _per_channel(std, self.channels),
+        )
+
+    def to_config(self) -> dict[str, Any]:
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @staticmethod
+    def from_config(config: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:
+        """Read `to_config`'s dict; with `base`, what is missing in it comes from there.
+
+        Raises:
+            FormatError: unknown, missing or impossible settings.
+        """
+        names = {field.name for field in fields(Preprocess)}
+        if unknown := set(config) - names:
+            raise FormatError(f"Unknown preprocessing settings: {', '.join(sorted(unknown))}.")
+        if base is None and (missing := names - set(config)):
+            raise FormatError(f"Missing preprocessing settings: {', '.join(sorted(missing))}.")
+        values = dict(config)
+        try:
+            for key in values.keys() & {"mean", "std"}:
+                values[key] = _per_channel(values[key], base.channels if base else 3)
+            return replace(base or Preprocess(), **values)
+        except (TypeError, ValueError, UsageError) as error:
+            raise FormatError(f"Impossible preprocessing settings: {error}") from error
+
+
+def read_settings(weights: Path, base: Preprocess) -> Preprocess:
+    """The settings in `FILE.json` beside a weights file, over `base`; `base` without that file.
+
+    Raises:
+        FormatError: the file is not a JSON object of preprocessing settings.
+    """
+    path = weights.with_name(weights.name + ".json")
+    if not path.is_file():
+        return base
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise FormatError(f'{path} must hold a JSON object such as {{"input_size": 224}}.')
+    try:
+        return Preprocess.from_config(config, base)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    values = (value,) * channels if isinstance(value, int | float) else tuple(value)
+    return tuple(float(number) for number in values)
