@@ -43,8 +43,7 @@ class Installation:
         Raises:
             ServerError: the program does not run on this machine.
         """
-        # A psql runs for everybody, root included, and says the version of its server.
-        return _version(self.program("psql"))
+        return _version(self.program("postgres"))
 
 
 @functools.cache
@@ -79,7 +78,7 @@ def installations() -> dict[int, Installation]:
     for place in places or ():
         for root in Path(place).glob("pginstall*"):
             if (root / "bin" / "postgres").exists():
-                major = int(_version(root / "bin" / "psql").split(".")[0])
+                major = int(_version(root / "bin" / "postgres").split(".")[0])
                 found[major] = Installation(major, root)
     if not found:
         raise ServerError(
@@ -129,7 +128,14 @@ class Account:
             return os.access(folder, os.R_OK | os.X_OK)
         # Asked of the system rather than computed, because of groups and access lists.
         test = ["/bin/sh", "-c", 'test -r "$1" && test -x "$1"', "sh", str(folder)]
-        done = subprocess.run(test, cwd="/", env=environment(), check=False, **self.switch())
+        try:
+            done = subprocess.run(test, cwd="/", env=environment(), check=False, **self.switch())
+        except OSError as error:
+            raise ServerError(
+                f"PostgreSQL does not run as root, and this process may not become the user "
+                f"{self.name}: {error.strerror}. Run as another user than root, or name a "
+                "database of your own with --database."
+            ) from error
         return bool(done.returncode == 0)
 
 
