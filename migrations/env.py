@@ -13,9 +13,7 @@ from retrieval_db.schema import CoreBase, FeaturesBase
 config = context.config
 VERSION_TABLE = config.get_main_option("version_table")
 METADATA = (
-    FeaturesBase.metadata
-    if VERSION_TABLE == "retrieval_db_features_version"
-    else CoreBase.metadata
+    FeaturesBase.metadata if VERSION_TABLE == "retrieval_db_features_version" else CoreBase.metadata
 )
 
 

@@ -97,6 +97,23 @@ class Database(AbstractContextManager["Database"]):
             return encoders.only(self.connection)
         return encoders.find(self.connection, name)
 
+    def add_encoder(self, encoder: Encoder, *, root: Path | None = None) -> StoredEncoder:
+        """Store an encoder, with the folder that its images' paths are relative to.
+
+        Raises:
+            EncoderConflict: another encoder of this name is stored.
+        """
+        return encoders.register(
+            self.connection,
+            encoder.name,
+            encoder.bits,
+            fingerprint=encoder.fingerprint,
+            feature_dim=encoder.feature_dim,
+            config=encoder.config,
+            artifact=encoder.artifact,
+            root=None if root is None else str(root.resolve()),
+        )
+
     def load(
         self,
         items: CodeSet | Path | str,
@@ -130,16 +147,7 @@ class Database(AbstractContextManager["Database"]):
             root: folder that paths are stored relative to; absolute paths without it.
             features: store features; by default where pgvector is there.
         """
-        stored = encoders.register(
-            self.connection,
-            encoder.name,
-            encoder.bits,
-            fingerprint=encoder.fingerprint,
-            feature_dim=encoder.feature_dim,
-            config=encoder.config,
-            artifact=encoder.artifact,
-            root=None if root is None else str(root.resolve()),
-        )
+        stored = self.add_encoder(encoder, root=root)
         if features is None:
             features = migration.revisions(self.connection).features is not None
         return indexing.index(
@@ -153,6 +161,11 @@ class Database(AbstractContextManager["Database"]):
             files=files,
             progress=progress,
         )
+
+    def files(self, encoder: StoredEncoder) -> dict[Path, str | None]:
+        """The image files of an encoder, wherever they are, with their labels."""
+        rows = self.connection.execute(indexing.SQL["files"], [encoder.id]).fetchall()
+        return {Path(encoder.root or "", path): label for path, label in rows}
 
     def search(
         self,

@@ -165,9 +165,7 @@ def to_hex(packed: NDArray[np.uint8], bits: int) -> str:
     return packed.tobytes().hex()[: check_bits(bits) // 4]
 
 
-def hamming_distances(
-    queries: NDArray[np.uint8], database: NDArray[np.uint8]
-) -> NDArray[np.int32]:
+def hamming_distances(queries: NDArray[np.uint8], database: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Hamming distances between packed codes, by brute force.
 
     Args:

@@ -56,9 +56,7 @@ class Encoder(Protocol):
     def prepare(self, image: Image.Image) -> NDArray[Any]:
         """Turn one RGB image into the array that `encode` stacks; the same shape for each."""
 
-    def encode(
-        self, batch: NDArray[Any]
-    ) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
+    def encode(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32] | None, NDArray[np.float32]]:
         """Encode a stack of prepared images.
 
         Args:
@@ -68,6 +66,16 @@ class Encoder(Protocol):
             features: [N, D] float32, or None if `feature_dim` is None;
             outputs: [N, L] float32; bit i of a code is 1 iff output i > 0.
         """
+
+
+class FeatureExtractor(Protocol):
+    """A backbone: what a head is fitted on comes from it."""
+
+    def prepare(self, image: Image.Image) -> NDArray[Any]:
+        """As `Encoder.prepare`."""
+
+    def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """The features, float32 [N, D], of a stack of prepared images [N, ...]."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,24 @@ class StoredEncoder:
     root: str | None
     has_artifact: bool
     created_at: datetime
+
+    def check_same(self, bits: int, fingerprint: str | None) -> None:
+        """Refuse codes of another encoder.
+
+        Raises:
+            WrongWidth: they have another number of bits.
+            EncoderConflict: they have another fingerprint.
+        """
+        if self.bits != bits:
+            raise WrongWidth(
+                f"The encoder {self.name!r} makes codes of {self.bits} bits, not {bits}."
+            )
+        if fingerprint is not None and self.fingerprint != fingerprint:
+            raise EncoderConflict(
+                f"The encoder {self.name!r} is stored with another fingerprint "
+                f"({self.fingerprint[:12]}…, not {fingerprint[:12]}…): its codes cannot be "
+                "compared with these. Give this one another name (--encoder or --name)."
+            )
 
 
 def find(connection: Connection, name: str) -> StoredEncoder:
@@ -170,14 +196,7 @@ def register(
     if config:
         connection.execute(SQL["complete"], values)
     stored = find(connection, name)
-    if stored.bits != bits:
-        raise WrongWidth(f"The encoder {name!r} makes codes of {stored.bits} bits, not {bits}.")
-    if stored.fingerprint != fingerprint:
-        raise EncoderConflict(
-            f"The encoder {name!r} is stored with another fingerprint "
-            f"({stored.fingerprint[:12]}…, not {fingerprint[:12]}…): its codes cannot be compared "
-            "with these. Give this one another name (--encoder NAME or --name NAME)."
-        )
+    stored.check_same(bits, fingerprint)
     return stored
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from . import photos
 from .codes import binarize
 from .database import Connection, translated
-from .encoders import Encoder, StoredEncoder
+from .encoders import Encoder, FeatureExtractor, StoredEncoder
 from .errors import ImageError
 from .interchange import CodeSet
 from .loading import Writer, finish
@@ -103,15 +104,6 @@ def stored_path(path: Path, root: Path | None) -> str:
     return text
 
 
-def prepare(path: Path, encoder: Encoder) -> NDArray[Any]:
-    """Read one image file and make it ready for the encoder.
-
-    Raises:
-        ImageError: it is not a readable image.
-    """
-    return encoder.prepare(photos.decode(photos.content(path), path))
-
-
 def encode_files(
     files: Sequence[Path],
     encoder: Encoder,
@@ -167,6 +159,73 @@ def encode_files(
         yield _joined(done)
 
 
+def encode_all(
+    files: Sequence[Path],
+    encoder: Encoder,
+    *,
+    root: Path | None = None,
+    labels: Labels | None = None,
+    progress: Callable[[int], None] = lambda files: None,
+) -> tuple[CodeSet, IndexReport]:
+    """Encode image files into one set of codes, with the encoder itself; no database.
+
+    Raises:
+        ImageError: none of the files could be read.
+    """
+    report = IndexReport(encoder.name, found=len(files))
+    parts = list(
+        encode_files(
+            files,
+            encoder,
+            root=None if root is None else root.resolve(),
+            labels=labels or (lambda path: None),
+            report=report,
+            progress=progress,
+        )
+    )
+    if not parts:
+        raise ImageError("None of the files is a readable image.")
+    whole = replace(
+        _joined(parts), config=json.dumps(dict(encoder.config)), artifact=encoder.artifact
+    )
+    report.encoded = len(whole)
+    return whole, report
+
+
+def extract_features(
+    files: Sequence[Path],
+    extractor: FeatureExtractor,
+    *,
+    progress: Callable[[int], None] = lambda files: None,
+) -> NDArray[np.float32]:
+    """The features of image files, float32 [N, D], to fit a head on; broken files are left out.
+
+    Raises:
+        ImageError: none of the files could be read.
+    """
+
+    def read(path: Path) -> NDArray[Any] | None:
+        try:
+            return extractor.prepare(photos.decode(photos.content(path), path))
+        except ImageError:
+            return None
+
+    done: list[NDArray[np.float32]] = []
+    waiting: list[NDArray[Any]] = []
+    for array in _in_order(files, read, os.cpu_count() or 1):
+        progress(1)
+        if array is not None:
+            waiting.append(array)
+        if len(waiting) == ENCODE_BATCH:
+            done.append(extractor.features(np.stack(waiting)))
+            waiting = []
+    if waiting:
+        done.append(extractor.features(np.stack(waiting)))
+    if not done:
+        raise ImageError("None of the files is a readable image.")
+    return np.concatenate(done)
+
+
 def index(
     connection: Connection,
     encoder: Encoder,
@@ -206,14 +265,15 @@ def index(
         )
         writer = Writer(connection, stored)
         for batch in encode_files(
-            files, encoder, root=root, labels=labels or (lambda path: None), known=known,
-            report=report, progress=progress,
+            files,
+            encoder,
+            root=root,
+            labels=labels or (lambda path: None),
+            known=known,
+            report=report,
+            progress=progress,
         ):
-            inserted, updated = writer.write(
-                batch if features else CodeSet(
-                    batch.codes, batch.bits, batch.paths, batch.labels, batch.content_sha256
-                )
-            )
+            inserted, updated = writer.write(batch if features else replace(batch, features=None))
             report.encoded += len(batch)
             report.inserted += inserted
             report.updated += updated

@@ -65,7 +65,7 @@ class CodeSet:
 
         def pick(values: Sequence[Any]) -> Sequence[Any]:
             if isinstance(rows, slice) or isinstance(values, np.ndarray):
-                return values[rows]  # type: ignore[index]
+                return values[rows]
             return [values[row] for row in rows]
 
         return replace(
@@ -173,7 +173,9 @@ def _texts(path: Path, name: str, array: NDArray[Any]) -> list[str]:
             f"{path}: {name} must be texts [N], not {array.dtype} {list(array.shape)}."
         )
     try:
-        return [str(t) for t in (np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array)]
+        return [
+            str(t) for t in (np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array)
+        ]
     except UnicodeDecodeError as error:
         raise errors.FormatError(f"{path}: {name} are not UTF-8.") from error
 

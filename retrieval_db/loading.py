@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -129,7 +129,7 @@ class Writer:
             _copy(cursor, "copy_incoming", columns)
             cursor.execute(SQL["upsert"])
             if batch.features is not None:
-                by_path = dict(cursor.execute(SQL["ids_of_incoming"]).fetchall())
+                by_path: dict[str, int] = dict(cursor.execute(SQL["ids_of_incoming"]).fetchall())
                 ids = np.array([by_path[path] for path in batch.paths], dtype=np.int64)
                 cursor.execute(SQL["delete_features"], [ids.tolist()])
                 self._copy_features(cursor, copy_format.integers(ids, 8), batch.features)

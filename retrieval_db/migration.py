@@ -50,7 +50,7 @@ def revisions(connection: Connection) -> Revisions:
         found = connection.execute("SELECT to_regclass(%s)", [table]).fetchone()
         if found is None or found[0] is None:
             return None
-        row = connection.execute(f"SELECT version_num FROM {table}").fetchone()  # type: ignore[arg-type]
+        row = connection.execute(f"SELECT version_num FROM {table}").fetchone()
         return None if row is None else str(row[0])
 
     return Revisions(revision(CORE_TABLE), revision(FEATURES_TABLE))
@@ -135,7 +135,9 @@ def offline_sql(revision: str = "head") -> str:
         config.output_buffer = buffer
         command.upgrade(config, revision, sql=True)
         parts.append(buffer.getvalue())
-    marker = "-- The fine stage: only where the extension vector (pgvector 0.7 or later) exists.\n\n"
+    marker = (
+        "-- The fine stage: only where the extension vector (pgvector 0.7 or later) exists.\n\n"
+    )
     return marker.join(parts)
 
 
@@ -152,9 +154,7 @@ def _config(section: str, connection: SqlConnection | None = None) -> Config:
     config.set_main_option("script_location", str(script_location()))
     config.set_main_option("version_locations", str(script_location() / folder))
     config.set_main_option("path_separator", "os")
-    config.set_main_option(
-        "version_table", FEATURES_TABLE if section == "features" else CORE_TABLE
-    )
+    config.set_main_option("version_table", FEATURES_TABLE if section == "features" else CORE_TABLE)
     config.attributes["connection"] = connection
     return config
 

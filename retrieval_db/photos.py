@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .errors import ImageError, UsageError
 
 # What Pillow would also open, but nobody keeps as photos.
-NOT_PHOTOS = {".pdf", ".eps", ".ps", ".mpg", ".mpeg", ".hdf", ".h5", ".grib", ".bufr", ".wmf", ".emf"}
+NOT_PHOTOS = {
+    ".pdf",
+    ".eps",
+    ".ps",
+    ".mpg",
+    ".mpeg",
+    ".hdf",
+    ".h5",
+    ".grib",
+    ".bufr",
+    ".wmf",
+    ".emf",
+}
 
 
 def suffixes() -> set[str]:
@@ -42,10 +55,32 @@ def find(source: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
-def read_list(source: Path | None, lines: Iterable[str]) -> list[Path]:
-    """The paths of a list, one on each line; relative ones start from the list's folder."""
-    base = Path.cwd() if source is None else source.parent
-    return [base / line.strip() for line in lines if line.strip()]
+def find_all(sources: Sequence[Path]) -> list[Path]:
+    """The image files of several folders or files, each once.
+
+    Raises:
+        UsageError: there is none, or a source does not exist.
+    """
+    files = list(dict.fromkeys(file for source in sources for file in find(source)))
+    if not files:
+        places = ", ".join(printable(source) for source in sources)
+        raise UsageError(f"There are no image files in {places}.")
+    return files
+
+
+def read_list(source: Path) -> list[Path]:
+    """The paths of a list, one on each line; relative ones start from the list's folder.
+
+    `-` is standard input.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The list {source} cannot be read: {error}.") from error
+    return [source.parent / line.strip() for line in text.splitlines() if line.strip()]
 
 
 def content(path: Path) -> bytes:

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from . import encoders
 from .codes import Words
 from .database import Connection, translated
 from .encoders import StoredEncoder
@@ -132,6 +131,11 @@ def search(
         WrongWidth: the code does not fit the encoder, or the feature its dimension.
         MissingExtension: the fine stage without pgvector.
     """
+    if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
+        raise WrongWidth(
+            f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "
+            f"the query's has {len(query.feature)}."
+        )
     stage = choose_stage(connection, encoder, query, stage)
     parameters: dict[str, Any] = {
         "encoder": encoder.name,
@@ -253,8 +257,14 @@ def _fine(
         # Nothing to rank: the coarse stage says how far that is certain.
         empty = _coarse(connection, encoder, parameters | {"k": parameters["pool"]})
         return SearchResult(
-            (), encoder.name, "fine", empty.exact, empty.guaranteed_radius, milliseconds,
-            pool_size=0, tie_whole=True,
+            (),
+            encoder.name,
+            "fine",
+            empty.exact,
+            empty.guaranteed_radius,
+            milliseconds,
+            pool_size=0,
+            tie_whole=True,
         )
     exact, guaranteed, pool_size, tie_whole = rows[0][6:]
     return SearchResult(

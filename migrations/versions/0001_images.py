@@ -87,8 +87,7 @@ COMMENTS = (
     "COMMENT ON COLUMN images.code_1 IS 'bits 0 to L/4-1, most significant first'",
     f"COMMENT ON FUNCTION hamming_distance({WORDS}) IS "
     "'Hamming distance of two codes of four words'",
-    f"COMMENT ON FUNCTION hammingdistance({WORDS}) IS "
-    "'hamming_distance under its MySQL-era name'",
+    f"COMMENT ON FUNCTION hammingdistance({WORDS}) IS 'hamming_distance under its MySQL-era name'",
 )
 
 

@@ -54,7 +54,7 @@ BEGIN
         ) AS hit
     $scan$
     INTO ids, distances
-    USING found.id, q1, q2, q3, q4, greatest(k, ties), radius, labels, metadata;
+    USING found.id, q1, q2, q3, q4, k + greatest(ties - k, 0), radius, labels, metadata;
     ids := coalesce(ids, '{}');
     distances := coalesce(distances, '{}');
     IF cardinality(ids) > k THEN

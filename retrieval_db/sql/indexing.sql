@@ -10,3 +10,6 @@ UPDATE images SET label = given.label
 FROM unnest(%s::text[], %s::text[]) AS given(path, label)
 WHERE images.encoder_id = %s AND images.path = given.path
   AND images.label IS DISTINCT FROM given.label
+
+-- name: files
+SELECT path, label FROM images WHERE encoder_id = %s ORDER BY id

@@ -1,0 +1,532 @@
+"""The command line: parse, call, print.
+
+Data goes to stdout, everything else to stderr. Exit code 0 is success, 1 an error, 2 wrong
+usage, 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from PIL import Image as PillowImage
+
+import retrieval_db
+from retrieval_db import encoders, errors, migration, photos
+from retrieval_db.client import Database, connect
+from retrieval_db.console import choosing, output, querying
+from retrieval_db.console.output import Format, note, progress_bar
+from retrieval_db.database import open_connection, resolve
+from retrieval_db.indexing import encode_all
+from retrieval_db.interchange import read_npz, write_npz
+from retrieval_db.labels import label_reader
+from retrieval_db.server import Server
+
+app = typer.Typer(
+    help="Image retrieval inside PostgreSQL: binary hash codes, exact and certified search.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+server_commands = typer.Typer(help="The embedded PostgreSQL server.", no_args_is_help=True)
+encoder_commands = typer.Typer(help="The stored encoders.", no_args_is_help=True)
+app.add_typer(server_commands, name="db")
+app.add_typer(encoder_commands, name="encoders")
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    mps = "mps"
+    cpu = "cpu"
+
+
+class Stage(StrEnum):
+    auto = "auto"
+    coarse = "coarse"
+    fine = "fine"
+
+
+class Metric(StrEnum):
+    cosine = "cosine"
+    l2 = "l2"
+
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        "-d",
+        metavar="URL",
+        help="PostgreSQL to use; else RETRIEVAL_DB_URL, DATABASE_URL, the embedded server.",
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        help="A stored name, a .safetensors file, or a method: itq128, lsh64, phash64, phash256.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="The backbone's weights as a local file.", metavar="FILE")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BackboneOption = Annotated[str, typer.Option(help="A torchvision network.")]
+InputSizeOption = Annotated[int | None, typer.Option(help="Pixels on a side, for --weights.")]
+MeanOption = Annotated[
+    str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
+]
+StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
+BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help="`folder`: a photo's label is its folder's name; or a CSV of path,label."),
+]
+RootOption = Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")]
+PhotosArgument = Annotated[
+    list[Path], typer.Argument(metavar="PHOTOS...", help="Folders or files.")
+]
+
+
+# Photos in
+
+
+@app.command()
+def index(
+    sources: PhotosArgument,
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    backbone: BackboneOption = "mobilenet_v2",
+    weights: WeightsOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    bits: BitsOption = None,
+    name: NameOption = None,
+    labels: LabelsOption = None,
+    root: RootOption = None,
+    prune: Annotated[bool, typer.Option(help="Delete rows whose files are gone.")] = False,
+    features: Annotated[
+        bool | None,
+        typer.Option(help="Store features for the fine stage (default: where pgvector is)."),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode photos and store their codes; only what is new or has changed."""
+    with opened(database, writing=True) as db:
+        files = photos.find_all(sources)
+        settings = choosing.Settings(
+            spec=encoder,
+            backbone=backbone,
+            weights=weights,
+            input_size=input_size,
+            mean=mean,
+            std=std,
+            bits=bits,
+            name=name,
+            device=device.value,
+        )
+        chosen = choosing.for_indexing(db, files, settings, say=note)
+        with progress_bar("Indexing", len(files)) as advance:
+            report = db.index(
+                *sources,
+                encoder=chosen,
+                root=root,
+                prune=prune,
+                features=features,
+                files=files,
+                labels=None if labels is None else label_reader(labels),
+                progress=advance,
+            )
+    output.index_report(report, as_json=as_json, prune=prune)
+
+
+@app.command()
+def encode(
+    sources: PhotosArgument,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz")],
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    backbone: BackboneOption = "mobilenet_v2",
+    weights: WeightsOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    bits: BitsOption = None,
+    name: NameOption = None,
+    labels: LabelsOption = None,
+    root: RootOption = None,
+    features: Annotated[bool, typer.Option(help="Write features, too.")] = True,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Encode photos into a file of codes; no database is needed, `load` reads it."""
+    files = photos.find_all(sources)
+    settings = choosing.Settings(
+        spec=encoder,
+        backbone=backbone,
+        weights=weights,
+        input_size=input_size,
+        mean=mean,
+        std=std,
+        bits=bits,
+        name=name,
+        device=device.value,
+    )
+    chosen = choosing.for_encoding(database, files, settings, say=note)
+    with progress_bar("Encoding", len(files)) as advance:
+        codes, report = encode_all(
+            files,
+            chosen,
+            root=root,
+            progress=advance,
+            labels=None if labels is None else label_reader(labels),
+        )
+    write_npz(out, codes if features else replace(codes, features=None))
+    output.skipped(report.skipped)
+    note(f"{out}: {len(codes)} codes of {codes.bits} bits ({chosen.name})")
+
+
+@app.command()
+def load(
+    file: Annotated[Path, typer.Argument(metavar="CODES.npz")],
+    database: DatabaseOption = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", "-e", help="Name of the codes' encoder.")
+    ] = None,
+    features: Annotated[bool, typer.Option(help="Store features, if the file has them.")] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Bulk-load codes from a file; paths that are there already are updated."""
+    items = read_npz(file)
+    with opened(database, writing=True) as db, progress_bar("Loading", len(items)) as advance:
+        report = db.load(items, encoder=encoder, features=features, progress=advance)
+    output.load_report(report, as_json=as_json)
+
+
+# Answers out
+
+
+@app.command()
+def search(
+    photos_: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PHOTO|FOLDER]...", help="Photos to look for.")
+    ] = None,
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    list_file: Annotated[Path | None, typer.Option("--list", help="A file of paths.")] = None,
+    codes_file: Annotated[Path | None, typer.Option("--codes", help="A .npz of codes.")] = None,
+    image_id: Annotated[list[int] | None, typer.Option("--id", help="A stored image.")] = None,
+    path: Annotated[list[str] | None, typer.Option(help="A stored image, by its path.")] = None,
+    code: Annotated[list[str] | None, typer.Option(help="Hex, bits, or four words.")] = None,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="How many.")] = None,
+    radius: Annotated[int | None, typer.Option(min=0, help="Largest Hamming distance.")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only images of these labels.")] = None,
+    metadata: Annotated[
+        str | None, typer.Option(help="Only images whose metadata contain this JSON.")
+    ] = None,
+    stage: Annotated[Stage, typer.Option(help="`auto` is fine where features exist.")] = Stage.auto,
+    pool: Annotated[int, typer.Option(min=1, help="Codes that the fine stage ranks.")] = 200,
+    metric: Annotated[Metric, typer.Option(help="Of the fine stage.")] = Metric.cosine,
+    max_candidates: Annotated[int | None, typer.Option(help="A budget of rows.")] = None,
+    max_ms: Annotated[float | None, typer.Option(help="A budget of time.")] = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+    explain: Annotated[bool, typer.Option(help="Show how each answer was found.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON line a query.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a line a hit.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page.", metavar="FILE")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet.", metavar="FILE.png")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write there, not to stdout.")
+    ] = None,
+) -> None:
+    """Find the images nearest to photos, stored images or codes."""
+    with opened(database) as db:
+        wanted = querying.Wanted(
+            photos=tuple(photos_ or ()),
+            list_file=list_file,
+            codes_file=codes_file,
+            ids=tuple(image_id or ()),
+            paths=tuple(path or ()),
+            codes=tuple(code or ()),
+        )
+        answers = querying.answers(
+            db,
+            wanted,
+            encoder=encoder,
+            weights=weights,
+            device=device.value,
+            say=note,
+            k=10 if k is None and radius is None else k,
+            radius=radius,
+            labels=label,
+            metadata=querying.metadata(metadata),
+            stage=stage.value,
+            pool=pool,
+            metric=metric.value,
+            max_candidates=max_candidates,
+            max_ms=max_ms,
+        )
+        output.answers(
+            answers,
+            Format.chosen(json=as_json, jsonl=as_jsonl, csv=as_csv),
+            out=out,
+            html=html,
+            sheet=sheet,
+            explain=explain,
+        )
+
+
+@app.command()
+def demo(
+    images: Annotated[
+        Path | None, typer.Option(help="Your own photos, instead of digits.", metavar="DIR")
+    ] = None,
+    out: Annotated[Path, typer.Option("--output", "-o", help="Where the files go.")] = Path(
+        "demo-output"
+    ),
+    database: DatabaseOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """See it all once: real images in, codes in PostgreSQL, ranked answers out."""
+    from retrieval_db.demo import run
+
+    with opened(database, writing=True) as db:
+        run(db, out, images=images, say=print, device=device.value)
+
+
+# The database
+
+
+@app.command()
+def migrate(
+    database: DatabaseOption = None,
+    to: Annotated[
+        str, typer.Option(help="A revision, `head`, or `base` (drops everything).")
+    ] = "head",
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
+    ] = False,
+) -> None:
+    """Create the tables and functions, or bring them up to date."""
+    if sql:
+        print(migration.offline_sql(to))
+        return
+    target = resolve(database, report=note)
+    note(f"Database: {target}")
+    reached = migration.move(target.url, to)
+    note(
+        f"Core at revision {reached.core or 'base'}; fine stage "
+        + (f"at {reached.features}." if reached.features else "absent (needs pgvector 0.7).")
+    )
+
+
+@app.command()
+def info(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """Show where the database is, its versions, encoders, counts, sizes and indexes."""
+    with opened(database) as db:
+        output.info(db.info(), as_json=as_json)
+
+
+@server_commands.command("start")
+def db_start() -> None:
+    """Start the embedded server, creating it the first time."""
+    Server(notify=note).start()
+    db_status(None)
+
+
+@server_commands.command("stop")
+def db_stop() -> None:
+    """Stop the embedded server."""
+    Server(notify=note).stop()
+    note("The embedded server does not run.")
+
+
+@server_commands.command("status")
+def db_status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """Show whether the server runs, embedded or external; change nothing."""
+    external = database or next(
+        filter(None, map(os.environ.get, ("RETRIEVAL_DB_URL", "DATABASE_URL"))), None
+    )
+    if external is None:
+        output.server_status(Server(notify=note).status(), as_json=as_json)
+        return
+    target = resolve(external)
+    with open_connection(target.url) as connection:
+        output.external_status(target, connection, as_json=as_json)
+
+
+@server_commands.command("url")
+def db_url(database: DatabaseOption = None) -> None:
+    """Print a URL that psql and psycopg take; the server is left running."""
+    print(resolve(database, report=note).url)
+
+
+@server_commands.command("shell")
+def db_shell(database: DatabaseOption = None) -> None:
+    """Open psql on the database."""
+    target = resolve(database, report=note)
+    argv = Server(notify=note).shell_command() if target.embedded else ["psql", target.url]
+    try:
+        os.execvp(argv[0], argv)
+    except FileNotFoundError as error:
+        raise errors.RetrievalError(
+            "There is no psql here; install PostgreSQL's client programs."
+        ) from error
+
+
+@server_commands.command("upgrade")
+def db_upgrade() -> None:
+    """Bring the embedded server's data to the installed major version."""
+    old = Server(notify=note).upgrade()
+    note("Nothing to upgrade." if old is None else f"Upgraded. The old data may be deleted: {old}")
+
+
+# Encoders
+
+
+@encoder_commands.command("list")
+def encoders_list(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """List the stored encoders."""
+    with opened(database) as db:
+        output.encoders(db.info().encoders, as_json=as_json)
+
+
+@encoder_commands.command("show")
+def encoders_show(name: str, database: DatabaseOption = None) -> None:
+    """Show one encoder with its config, as JSON."""
+    with opened(database) as db:
+        output.encoder(db.encoder(name))
+
+
+@encoder_commands.command("add")
+def encoders_add(
+    file: Annotated[Path, typer.Argument(metavar="ENCODER.safetensors")],
+    database: DatabaseOption = None,
+    weights: WeightsOption = None,
+) -> None:
+    """Store an encoder from its file."""
+    from retrieval_db.encoder import open_file
+
+    with opened(database, writing=True) as db:
+        added = db.add_encoder(open_file(file, weights=weights))
+    note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
+
+
+@encoder_commands.command("export")
+def encoders_export(
+    name: str,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="ENCODER.safetensors")],
+    database: DatabaseOption = None,
+) -> None:
+    """Write a stored encoder to a file."""
+    with opened(database) as db:
+        choosing.export(db, name, out)
+    note(f"Wrote {out}")
+
+
+@encoder_commands.command("refit")
+def encoders_refit(
+    name: str,
+    new_name: Annotated[
+        str | None, typer.Option("--name", help="Of the new encoder (default: NAME-2).")
+    ] = None,
+    database: DatabaseOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Fit a new encoder on all photos of a stored one, and encode them with it."""
+    with opened(database, writing=True) as db:
+        fitted, files = choosing.refit(
+            db, name, new_name, weights=weights, device=device.value, say=note
+        )
+        root = db.encoder(name).root
+        with progress_bar("Indexing", len(files)) as advance:
+            report = db.index(
+                *files,
+                encoder=fitted,
+                root=Path(root) if root else None,
+                files=list(files),
+                labels=files.get,
+                progress=advance,
+            )
+    output.index_report(report, as_json=False, prune=False)
+    note(f"`retrieval-db encoders remove {name}` removes the old one.")
+
+
+@encoder_commands.command("remove")
+def encoders_remove(
+    name: str,
+    database: DatabaseOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete an encoder and the codes of all its images."""
+    with opened(database, writing=True) as db:
+        stored = db.encoder(name)
+        if not yes:
+            typer.confirm(
+                f"Delete {stored.name!r} and the codes of its images?", abort=True, err=True
+            )
+        removed = encoders.remove(db.connection, name)
+    note(f"Removed {name!r} and the codes of {removed} images.")
+
+
+def opened(database: str | None, *, writing: bool = False) -> Database:
+    """Connect; before a first write the target is shown."""
+    db = connect(database, report=note)
+    if writing:
+        note(f"Database: {db.target}")
+    return db
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        print(f"retrieval-db {retrieval_db.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error is one message on stderr."""
+    # Large photos are legitimate; beyond twice the limit Pillow refuses, and we list the file.
+    warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
+    try:
+        app()
+    except errors.RetrievalError as error:
+        if os.environ.get("RETRIEVAL_DB_DEBUG"):
+            raise
+        note(f"Error: {error}")
+        sys.exit(2 if isinstance(error, errors.UsageError) else 1)
+    except KeyboardInterrupt:
+        note("Interrupted. What was written is kept; the same command continues.")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output left, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

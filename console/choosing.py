@@ -1,0 +1,176 @@
+"""Which encoder a command uses: a stored one, a file's, or a new one fitted on the photos."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from retrieval_db import encoders, indexing
+from retrieval_db.client import Database, connect
+from retrieval_db.database import ENVIRONMENT
+from retrieval_db.encoders import Encoder, StoredEncoder
+from retrieval_db.errors import UsageError
+
+from .output import progress_bar
+
+if TYPE_CHECKING:
+    from retrieval_db.encoder.network import NetworkEncoder
+
+# A head is fitted on at most this many photos, drawn with a fixed seed.
+FIT_ON = 20_000
+DEFAULT = "itq128"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user said of the encoder; see the options of `retrieval-db index`."""
+
+    spec: str | None = None
+    backbone: str = "mobilenet_v2"
+    weights: Path | None = None
+    input_size: int | None = None
+    mean: str | None = None
+    std: str | None = None
+    bits: int | None = None
+    name: str | None = None
+    device: str = "auto"
+
+
+def for_indexing(db: Database, files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
+    """The encoder of that stored name or file, or a new one of that method.
+
+    A head that needs fitting is fitted once, on these photos, and then frozen: a stored
+    encoder of the same name is used again.
+    """
+    spec = settings.spec or DEFAULT
+    stored = {encoder.name: encoder for encoder in db.encoders()}
+    name = settings.name or spec
+    if name in stored and not spec.endswith(".safetensors"):
+        say(f"Using the stored encoder {name!r}, as it was first fitted.")
+        return from_database(db, stored[name], settings.weights, settings.device)
+    return new(files, settings, say=say)
+
+
+def for_encoding(
+    database: str | None, files: Sequence[Path], settings: Settings, *, say: Say
+) -> Encoder:
+    """As `for_indexing`, but a database is asked only if the user named one."""
+    if database or any(os.environ.get(name) for name in ENVIRONMENT):
+        with connect(database, report=say) as db:
+            return for_indexing(db, files, settings, say=say)
+    return new(files, settings, say=say)
+
+
+def for_query(
+    db: Database, spec: str | None, weights: Path | None, device: str
+) -> tuple[StoredEncoder, Encoder]:
+    """The encoder to search photos with: a stored one, by name or as the only one."""
+    stored = db.encoder(spec)
+    return stored, from_database(db, stored, weights, device)
+
+
+def from_database(
+    db: Database, stored: StoredEncoder, weights: Path | None, device: str
+) -> Encoder:
+    """A stored encoder, ready to encode.
+
+    Raises:
+        EncoderUnavailable: its weights are not here, or only its codes were loaded.
+    """
+    from retrieval_db.encoder import from_stored
+
+    return from_stored(
+        stored.name,
+        stored.config,
+        encoders.artifact(db.connection, stored),
+        weights=weights,
+        device=device,
+    )
+
+
+def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
+    """An encoder from its file, or of a method; fitted on the photos where it needs it."""
+    from retrieval_db.encoder import create, open_file
+
+    spec = settings.spec or DEFAULT
+    if spec.endswith(".safetensors"):
+        return open_file(Path(spec), weights=settings.weights, device=settings.device)
+    made = create(
+        spec,
+        name=settings.name or spec,
+        backbone=settings.backbone,
+        weights=settings.weights,
+        input_size=settings.input_size,
+        mean=numbers("--mean", settings.mean),
+        std=numbers("--std", settings.std),
+        bits=settings.bits,
+        device=settings.device,
+    )
+    return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
+
+
+def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder:
+    """Fit a head on up to `FIT_ON` of the photos.
+
+    Raises:
+        NotEnoughImages: there are too few.
+    """
+    sample = list(files)
+    if len(sample) > FIT_ON:
+        sample = random.Random(0).sample(sample, FIT_ON)
+    with progress_bar(f"Fitting {unfitted.name}", len(sample)) as advance:
+        features = indexing.extract_features(sample, unfitted, progress=advance)
+    fitted = unfitted.fit(features)
+    if fitted.advice:
+        say(fitted.advice)
+    return fitted
+
+
+def refit(
+    db: Database, name: str, new_name: str | None, *, weights: Path | None, device: str, say: Say
+) -> tuple[Encoder, dict[Path, str | None]]:
+    """A new encoder of the same kind, fitted on all photos of a stored one.
+
+    Returns:
+        The encoder, and the photos that are still there with their labels.
+    """
+    stored = db.encoder(name)
+    old = from_database(db, stored, weights, device)
+    if getattr(old, "head", None) is None:
+        raise UsageError(f"The encoder {name!r} has nothing to fit.")
+    files = {path: label for path, label in db.files(stored).items() if path.is_file()}
+    taken = {encoder.name for encoder in db.encoders()}
+    chosen = new_name or next(n for i in range(2, 1000) if (n := f"{name}-{i}") not in taken)
+    if chosen in taken:
+        raise UsageError(f"There is an encoder {chosen!r} already; choose another --name.")
+    unfitted = replace(cast("NetworkEncoder", old), name=chosen, head=None)
+    return fit(unfitted, list(files), say=say), files
+
+
+def export(db: Database, name: str, out: Path) -> None:
+    """Write a stored encoder to a file."""
+    from retrieval_db.encoder import save
+
+    stored = db.encoder(name)
+    save(from_database(db, stored, None, "cpu"), out)
+
+
+def numbers(option: str, text: str | None) -> float | tuple[float, ...] | None:
+    """One number or several with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{option} is one number, or three with commas; not {text!r}.") from error
+    return values[0] if len(values) == 1 else values

@@ -1,0 +1,161 @@
+"""What the user looks for, gathered from all the ways to say it, and its answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from retrieval_db import codes, photos, search
+from retrieval_db.client import Database, query_photo
+from retrieval_db.encoders import StoredEncoder
+from retrieval_db.errors import ImageError, UsageError
+from retrieval_db.interchange import read_npz
+from retrieval_db.presentation import Answer
+from retrieval_db.search import Query
+
+from . import choosing
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The queries of one command, in all their forms."""
+
+    photos: tuple[Path, ...] = ()
+    list_file: Path | None = None
+    codes_file: Path | None = None
+    ids: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+
+    def photo_files(self) -> list[Path]:
+        """The photos, folders searched through and the list read (`-` is stdin)."""
+        files = [file for source in self.photos for file in photos.find(source)]
+        if self.list_file is not None:
+            files += photos.read_list(self.list_file)
+        return files
+
+
+def answers(
+    db: Database,
+    wanted: Wanted,
+    *,
+    encoder: str | None,
+    weights: Path | None,
+    device: str,
+    say: Callable[[str], None],
+    **options: Any,
+) -> Iterator[Answer]:
+    """Search for each query in turn; unreadable photos are reported and passed over.
+
+    Raises:
+        UsageError: nothing is looked for.
+        ImageError: no query photo could be read.
+    """
+    nothing = True
+    for title, file, stored, query in queries(db, wanted, encoder, weights, device, say):
+        nothing = False
+        result = search.search(db.connection, stored, query, **options)
+        yield Answer(title, file, query.words, result, stored.root)
+    if nothing and wanted == Wanted():
+        raise UsageError("Say what to look for: a photo, a folder, --id, --path or --code.")
+
+
+def queries(
+    db: Database,
+    wanted: Wanted,
+    encoder: str | None,
+    weights: Path | None,
+    device: str,
+    say: Callable[[str], None],
+) -> Iterator[tuple[str, Path | None, StoredEncoder, Query]]:
+    """Each query with its title, its file if it has one, and the encoder of its code."""
+    files = wanted.photo_files()
+    if files:
+        stored, network = choosing.for_query(db, encoder, weights, device)
+        failures = 0
+        for file in files:
+            try:
+                yield photos.printable(file), file, stored, query_photo(file, network)
+            except ImageError as error:
+                failures += 1
+                say(f"Skipped {error}")
+        if failures == len(files):
+            raise ImageError("None of the query photos could be read.")
+    elif wanted.photos or wanted.list_file:
+        raise UsageError("There are no image files among the queries.")
+    for number in wanted.ids:
+        name, query = search.query_by_id(db.connection, number)
+        if encoder is not None and name != encoder:
+            raise UsageError(f"The image {number} has a code of {name!r}, not of {encoder!r}.")
+        stored = db.encoder(name)
+        yield f"id {number}", None, stored, query
+    if wanted.paths or wanted.codes or wanted.codes_file:
+        stored = db.encoder(encoder or codes_encoder(wanted.codes_file))
+        for path in wanted.paths:
+            name = as_stored(path, stored)
+            yield (
+                path,
+                Path(stored.root or "", name),
+                stored,
+                search.query_by_path(db.connection, stored, name),
+            )
+        for text in wanted.codes:
+            yield (
+                text,
+                None,
+                stored,
+                Query(codes.words_of(codes.parse(text, stored.bits), stored.bits)),
+            )
+        if wanted.codes_file:
+            yield from file_queries(wanted.codes_file, stored)
+
+
+def codes_encoder(file: Path | None) -> str | None:
+    """The encoder that a file of codes names."""
+    return None if file is None else read_npz(file).encoder
+
+
+def file_queries(
+    file: Path, stored: StoredEncoder
+) -> Iterator[tuple[str, Path | None, StoredEncoder, Query]]:
+    """The codes of a `.npz` as queries.
+
+    Raises:
+        EncoderConflict: they were made by another encoder.
+    """
+    items = read_npz(file)
+    stored.check_same(items.bits, items.fingerprint)
+    for row, path in enumerate(items.paths):
+        feature = None if items.features is None else items.features[row].astype("float32")
+        yield path, None, stored, Query(codes.words_of(items.codes[row], items.bits), feature)
+
+
+def as_stored(path: str, stored: StoredEncoder) -> str:
+    """A path the way it is stored: the user may give it from where he stands."""
+    if stored.root is None:
+        return str(Path(path).absolute())
+    if Path(path).is_absolute() and Path(path).is_relative_to(stored.root):
+        return str(Path(path).relative_to(stored.root))
+    return path
+
+
+def metadata(text: str | None) -> dict[str, Any] | None:
+    """A JSON object from the command line.
+
+    Raises:
+        UsageError: it is not one.
+    """
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f'--metadata is a JSON object, such as {{"year": 2024}}; {error}.'
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError('--metadata is a JSON object, such as {"year": 2024}.')
+    return value

@@ -1,0 +1,180 @@
+"""Search is exact, ties by id, with an honest certificate, and refuses what it cannot answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import psycopg
+import pytest
+
+import retrieval_db
+from retrieval_db import Query, codes
+from retrieval_db.errors import UnknownEncoder, UnknownImage, UsageError, WrongWidth
+from tests import example
+
+
+def as_pairs(result: retrieval_db.SearchResult) -> list[tuple[str, int]]:
+    return [(hit.path, hit.distance) for hit in result.hits]
+
+
+@pytest.mark.parametrize("bits", [4, 16, 48, 64, 128, 252, 256])
+@pytest.mark.parametrize("kind", ["uniform", "clustered", "equal"])
+def test_answers_equal_brute_force(database_url: str, kind: str, bits: int) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, kind, 700, bits)
+        queries = np.concatenate([items.codes[:10], example.random_codes(kind, 15, bits, seed=9)])
+        for number, query in enumerate(queries):
+            k = [1, 10, 100, None][number % 4]
+            radius = None if k else bits // 4
+            result = db.search(query, k=k, radius=radius)
+            assert as_pairs(result) == example.nearest(items, query, k, radius)
+            assert result.exact
+            assert [hit.rank for hit in result.hits] == list(range(1, len(result.hits) + 1))
+
+
+def test_sql_gives_the_same_answer(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 500, 64)
+        query = items.codes[3]
+        rows = db.connection.execute(
+            "SELECT path, distance, exact FROM search_codes('example', %s, %s, %s, %s, k => 20)",
+            codes.words_of(query, 64),
+        ).fetchall()
+    assert [row[:2] for row in rows] == example.nearest(items, query, 20)
+    assert all(row[2] for row in rows)
+
+
+def test_filters_leave_k_rows_while_there_are_k(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 700, 64)
+        db.connection.execute("UPDATE images SET metadata = jsonb_build_object('number', id % 50)")
+        query = items.codes[0]
+        ranked = example.nearest(items, query, None)
+        found = as_pairs(db.search(query, k=30, labels=["label 3", "label 5"]))
+        assert found == [p for p in ranked if int(p[0][8:-4]) % 7 in (3, 5)][:30]
+        found = as_pairs(db.search(query, k=30, metadata={"number": 8}))
+        assert found == [p for p in ranked if (int(p[0][8:-4]) + 1) % 50 == 8][:30]
+
+
+def test_an_empty_answer_has_a_certificate(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 50, 128)
+        result = db.search(~items.codes[0], radius=2, k=None)
+    assert (result.hits, result.exact) == ((), True)
+    assert result.guaranteed_radius >= 2
+
+
+def test_codes_of_one_encoder_never_answer_for_another(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        first = example.filled(db.connection, "uniform", 60, 64, "first")
+        example.filled(db.connection, "uniform", 60, 64, "second", seed=1)
+        found = db.search(first.codes[0], encoder="second", k=60)
+        assert {hit.path.partition("/")[0] for hit in found.hits} == {"second"}
+        with pytest.raises(UnknownEncoder, match="first, second"):
+            db.search(first.codes[0])
+
+
+def test_wrong_queries_are_refused(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        with pytest.raises(UnknownEncoder, match="holds no codes yet"):
+            db.search("ff" * 8)
+        example.filled(db.connection, "uniform", 20, 64)
+        with pytest.raises(UnknownEncoder, match="example"):
+            db.search("ff" * 8, encoder="exampel")
+        with pytest.raises(WrongWidth, match="16 hex digits"):
+            db.search("ff" * 16)
+        with pytest.raises(WrongWidth, match="more than the 64 bits"):
+            db.search(Query((1 << 40, 0, 0, 0)))
+        with pytest.raises(UsageError, match="k, a radius"):
+            db.search("ff" * 8, k=None)
+        with pytest.raises(UsageError, match="at least 1"):
+            db.search("ff" * 8, k=0)
+        with pytest.raises(UnknownImage, match="id 99"):
+            db.query_by_id(99)
+        with pytest.raises(UnknownImage, match="no such"):
+            db.query_by_path("no such")
+
+
+def test_sql_says_what_is_wrong(database_url: str) -> None:
+    with example.connect(database_url) as connection:
+        with pytest.raises(psycopg.Error, match="There is no encoder 'nobody'") as caught:
+            connection.execute("SELECT * FROM search_codes('nobody', 0, 0, 0, 0)")
+        assert caught.value.sqlstate == "RD001"
+
+
+def test_stored_images_as_queries(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 30, 256)
+        by_path = db.query_by_path("example/7.jpg")
+        assert by_path.words == codes.words_of(items.codes[7], 256)
+        assert db.query_by_id(8).words == by_path.words
+
+
+class TestFineStage:
+    """Bucket, Hamming and feature distance in one statement."""
+
+    @pytest.fixture
+    def items(self) -> retrieval_db.CodeSet:
+        from dataclasses import replace
+
+        random = np.random.default_rng(5)
+        items = example.code_set(example.random_codes("clustered", 400, 64), 64)
+        return replace(items, features=random.normal(size=(400, 24)).astype(np.float32))
+
+    @pytest.mark.parametrize("metric", ["cosine", "l2"])
+    def test_the_pool_is_ranked_by_feature(
+        self, database_url: str, items: retrieval_db.CodeSet, metric: retrieval_db.search.Metric
+    ) -> None:
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            assert items.features is not None
+            query = Query(codes.words_of(items.codes[0], 64), items.features[0] + 0.1)
+            result = db.search(query, k=10, pool=50, metric=metric)
+        ranked = example.nearest(items, items.codes[0], None)
+        pool = [int(path[8:-4]) for path, distance in ranked if distance <= ranked[49][1]]
+        stored = items.features.astype(np.float16).astype(np.float64)[pool]
+        wanted = query.feature.astype(np.float16).astype(np.float64)  # type: ignore[union-attr]
+        if metric == "l2":
+            away = np.linalg.norm(stored - wanted, axis=1)
+        else:
+            away = 1 - stored @ wanted / np.linalg.norm(stored, axis=1) / np.linalg.norm(wanted)
+        order = np.argsort(away)[:10]
+        assert [hit.path for hit in result.hits] == [f"example/{pool[row]}.jpg" for row in order]
+        assert [hit.feature_distance for hit in result.hits] == pytest.approx(away[order], abs=1e-3)
+        assert (result.stage, result.pool_size, result.tie_whole) == ("fine", len(pool), True)
+
+    def test_a_tie_too_large_for_the_pool_is_cut_and_says_so(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        from dataclasses import replace
+
+        same = replace(items, codes=np.repeat(items.codes[:1], 400, axis=0))
+        with retrieval_db.connect(database_url) as db:
+            db.load(same)
+            assert items.features is not None
+            query = Query(codes.words_of(same.codes[0], 64), items.features[0])
+            cut = db.search(query, pool=20)
+            assert (cut.pool_size, cut.tie_whole) == (200, False)
+            whole = db.search(query, pool=20, pool_max=400)
+            assert (whole.pool_size, whole.tie_whole) == (400, True)
+
+    def test_auto_is_fine_where_features_are(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "uniform", 30, 64, "bare")
+            db.load(items)
+            assert db.search(db.query_by_id(35), encoder="example").stage == "fine"
+            assert db.search(items.codes[0], encoder="example").stage == "coarse"
+            with pytest.raises(UsageError, match="no feature"):
+                db.search(items.codes[0], encoder="example", stage="fine")
+            with pytest.raises(UsageError, match="have no features"):
+                db.search(db.query_by_id(35), encoder="bare", stage="fine")
+
+    def test_a_feature_of_another_dimension_is_refused(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            query = Query(codes.words_of(items.codes[0], 64), np.zeros(5, dtype=np.float32))
+            with pytest.raises(WrongWidth, match="24 dimensions"):
+                db.search(query)
