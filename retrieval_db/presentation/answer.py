@@ -1,0 +1,112 @@
+"""One query with its answer, and how it is put into words and SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from ..codes import Words
+from ..photos import printable
+from ..search import Hit, SearchResult
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A query and the images found for it.
+
+    Attributes:
+        query: the query's title, such as its file name.
+        file: the query's image file, if it has one.
+        words: the four words of the query's code.
+        result: the hits, with their certificate.
+        root: the folder that relative paths of hits start from, or None.
+        label: the query's label, if known: hits are marked as of the same label or not.
+        feature: the query's feature, float32 [D], which the fine stage's SQL needs.
+        options: the arguments of the search beside the query, named as in SQL, such as
+            `{"k": 10, "labels": ["shoe"]}`; they appear in the SQL that is shown.
+    """
+
+    query: str
+    file: Path | None
+    words: Words
+    result: SearchResult
+    root: str | None
+    label: str | None = None
+    feature: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
+    options: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The query's title without anything that cannot be shown."""
+        return visible(self.query)
+
+    @property
+    def certificate(self) -> str:
+        """What is guaranteed, in words."""
+        result = self.result
+        upto = f"complete up to distance {result.guaranteed_radius}"
+        if result.stage == "coarse":
+            return "exact" if result.exact else upto
+        pool = f"pool of {result.pool_size}"
+        pool = f"exact {pool}" if result.exact else f"{pool}, {upto}"
+        return pool if result.tie_whole else f"{pool}, last tie cut"
+
+    @property
+    def stage(self) -> str:
+        """What the hits are ranked by, in words."""
+        fine = self.result.stage == "fine"
+        return "fine stage: by feature distance" if fine else "coarse stage: by Hamming distance"
+
+    def path_of(self, hit: Hit) -> Path:
+        """Where the image file of a hit should be."""
+        return Path(self.root or "", hit.path)
+
+    def agrees(self, hit: Hit) -> bool | None:
+        """Whether the hit has the query's label; None if either has none."""
+        if self.label is None or hit.label is None:
+            return None
+        return hit.label == self.label
+
+    @property
+    def sql_title(self) -> str:
+        """What the statement of `sql` gives, in words."""
+        whole = self.result.stage == "coarse" or self.feature is not None
+        return "The same in SQL" if whole else "The coarse stage in SQL"
+
+    @property
+    def sql(self) -> str:
+        """The statement that gives this answer in psql; the coarse stage without `feature`."""
+        arguments = [_literal(self.result.encoder), *map(_word, self.words)]
+        function = "search_codes"
+        if self.result.stage == "fine" and self.feature is not None:
+            function = "search_images"
+            # Stored features are halfvec: so is the query's, and short to write.
+            numbers = ",".join(str(value) for value in self.feature.astype(np.float16))
+            arguments.append(f"'[{numbers}]'")
+        options = {"k": 10, **self.options}
+        arguments += [f"{name} => {_literal(value)}" for name, value in options.items()]
+        return f"SELECT * FROM {function}({', '.join(arguments)});"
+
+
+def visible(text: str) -> str:
+    """A text that can be drawn and encoded: file names hold bytes, newlines and worse."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in printable(text))
+
+
+def _word(word: int) -> str:
+    # The least bigint without its sign is no bigint, so a plain literal would be numeric.
+    return str(word) if word != -(1 << 63) else f"'{word}'"
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, Mapping):
+        value = Jsonb(dict(value))
+    text = sql.Literal(value).as_string(None)
+    # psycopg casts some literals and puts a space before others.
+    return text.strip()
