@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ def load(
     """Load a backbone with a local weights file, or else with torchvision's published weights.
 
     A local file is remembered by its SHA-256. The preprocessing is that of the published
-    weights, overruled by `FILE.json` beside a local file.
+    weights; other weights get the whole central square, and `FILE.json` beside them overrules
+    all of it. (mAP of ITQ-128 on photos of clothes: .471 with the whole square, .464 with
+    torchvision's 97 % of it, .458 with 88 %, .435 squeezed.)
 
     Raises:
         UsageError: unknown backbone, or a file that is not there.
@@ -59,15 +61,14 @@ def load(
         EncoderUnavailable: the published weights are not here and cannot be downloaded.
     """
     entry = _published(name)
-    if weights is None:
-        path, published = _fetch(name, entry, alternative="`--encoder phash64`"), entry.name
-        preprocess = _preset(entry)
-        sha256 = weight_files.sha256_of(path)
-    else:
-        path, sha256 = weights, weight_files.sha256_of(weights)
-        preprocess = read_settings(weights, _preset(entry))
-        # Somebody may have downloaded the published file elsewhere: recognise it.
-        published = entry.name if weight_files.has_published_hash(sha256, entry.url) else None
+    published, preprocess = entry.name, _preset(entry)
+    path = weights or _fetch(name, entry, alternative="`--encoder phash64`")
+    sha256 = weight_files.sha256_of(path)
+    if weights is not None:
+        # Somebody may have downloaded the published file elsewhere: then nothing differs.
+        if not weight_files.has_published_hash(sha256, entry.url):
+            published, preprocess = None, replace(preprocess, crop=1.0)
+        preprocess = read_settings(weights, preprocess)
     module, dim = _build(name, path)
     if weights is not None:
         weight_files.remember(weights, sha256, cache_dir)
@@ -146,6 +147,8 @@ def _fetch(name: str, entry: Any, alternative: str | None = None) -> Path:
     """The published file, downloaded if it is not here yet."""
     path = weight_files.published_path(entry.url)
     if path.is_file():
+        if not weight_files.has_published_hash(weight_files.sha256_of(path), entry.url):
+            raise FormatError(f"{path} is not the published file: delete it and try again.")
         return path
     try:
         weight_files.download(entry.url, path)
@@ -165,10 +168,7 @@ def _build(name: str, path: Path) -> tuple[nn.Module, int]:
     Raises:
         FormatError: weights are missing in the file, left over, or of another shape.
     """
-    # On the device `meta` nothing is allocated or initialised; the file's tensors move in.
-    with torch.device("meta"):
-        module = torchvision.models.get_model(name, weights=None)
-    dim, prefix = _cut(module)
+    module, dim, prefix = skeleton(name)
     state = weight_files.read_state_dict(path)
     state = {
         key: value.float() if value.is_floating_point() else value
@@ -188,13 +188,17 @@ def _build(name: str, path: Path) -> tuple[nn.Module, int]:
     return module.eval().requires_grad_(False), dim
 
 
-def _cut(module: nn.Module) -> tuple[int, str]:
-    """Replace the last linear layer, which names ImageNet's classes, by the identity.
+def skeleton(name: str) -> tuple[nn.Module, int, str]:
+    """A backbone without weights, its last linear layer, which names ImageNet's classes, cut off.
 
     Returns:
-        D, and how the names of that layer's weights begin.
+        the network on the device `meta`, where nothing is allocated or initialised;
+        D; and how the names of the weights of the layer that was cut off begin.
     """
-    name, last = [item for item in module.named_modules() if isinstance(item[1], nn.Linear)][-1]
-    parent, _, attribute = name.rpartition(".")
+    with torch.device("meta"):
+        module: nn.Module = torchvision.models.get_model(name, weights=None)
+    path, last = [item for item in module.named_modules() if isinstance(item[1], nn.Linear)][-1]
+    assert isinstance(last, nn.Linear)
+    parent, _, attribute = path.rpartition(".")
     setattr(module.get_submodule(parent), attribute, nn.Identity())
-    return last.in_features, name + "."
+    return module, last.in_features, path + "."
