@@ -201,14 +201,11 @@ class Cluster:
             remind("Waiting for the database to write everything and stop")
             time.sleep(0.02)
 
-    def clear_leftovers(self) -> Postmaster | None:
-        """After a crash: end processes that outlived their server, and drop a misleading pid.
-
-        Returns:
-            What the last server's pid file said, None if it was shut down in order.
+    def end_leftovers(self) -> None:
+        """After a crash: end the processes that outlived their server.
 
         Raises:
-            ServerError: such a process does not end.
+            ServerError: one of them does not end.
         """
         processes = [
             process
@@ -218,13 +215,18 @@ class Cluster:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGQUIT)
-        _, stubborn = psutil.wait_procs(processes, timeout=30)
-        if stubborn:
-            raise ServerError(
-                f"Processes of a crashed PostgreSQL still use {self.path} and do not end: "
-                f"{', '.join(str(process.pid) for process in stubborn)}. End them (kill -9), "
-                "then try again."
-            )
+        deadline = time.monotonic() + 60
+        for process in processes:
+            while self._is_worked_on_by(process.pid, unknown=False):
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"The process {process.pid} of a crashed PostgreSQL still uses "
+                        f"{self.path} and does not end. End it (kill -9), then try again."
+                    )
+                time.sleep(0.02)
+
+    def forget_postmaster(self) -> Postmaster | None:
+        """After a crash: drop a pid that misleads PostgreSQL; what the pid file said, if any."""
         found = self._pid_file()
         if found is not None and psutil.pid_exists(found.pid):
             # PostgreSQL would believe that the program which has this pid now is its server.

@@ -326,20 +326,23 @@ class Server:
             cluster.wait_until_ready(found.pid, self.log, 0, self._notify)
             return
         self._halt(cluster, account)
-        crashed = cluster.clear_leftovers()
-        if crashed is not None:
-            _remove_socket_dir(crashed.socket_dir, account)
-        if self.log.exists() and self.log.stat().st_size > 10 * sizing.MB:
-            self.log.replace(self.log.with_name("postgres.log.1"))
-        socket_dir = self._socket_dir(account)
-        self._write_settings(socket_dir, account)
+        cluster.end_leftovers()
         running = self._hold_running(account)
         try:
-            cluster.start(programs, account, log=self.log, inherited=[running], notify=self._notify)
-        except BaseException:
-            if cluster.postmaster() is None:
+            crashed = cluster.forget_postmaster()
+            if crashed is not None:
+                _remove_socket_dir(crashed.socket_dir, account)
+            if self.log.exists() and self.log.stat().st_size > 10 * sizing.MB:
+                self.log.replace(self.log.with_name("postgres.log.1"))
+            socket_dir = self._socket_dir(account)
+            self._write_settings(socket_dir, account)
+            try:
+                cluster.start(
+                    programs, account, log=self.log, inherited=[running], notify=self._notify
+                )
+            except ServerError:
                 _remove_socket_dir(socket_dir, account)
-            raise
+                raise
         finally:
             os.close(running)
 
@@ -377,6 +380,8 @@ class Server:
         folder = self.home / "socket"
         folder.mkdir(mode=0o700, exist_ok=True)
         account.give(folder)
+        for stale in folder.glob(".s.PGSQL.*"):
+            stale.unlink()  # of a crashed server, whose pid may be another program's now
         if not {",", "\n"} & set(str(folder)) and _takes_sockets(folder):
             return folder
         return self._temporary_socket_dir(account)
@@ -458,7 +463,6 @@ class Server:
 
 def _takes_sockets(folder: Path) -> bool:
     probe = folder / ".s.PGSQL.test"  # as long as the real name
-    probe.unlink(missing_ok=True)
     try:
         with socket.socket(socket.AF_UNIX) as unix:
             unix.bind(os.fsencode(probe))
