@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,20 +41,25 @@ def suffixes() -> set[str]:
 def find(source: Path) -> Iterator[Path]:
     """The image files of a folder and the folders under it, by name; or the file itself.
 
+    Hidden files and folders are left out, and links to folders are not followed. A folder
+    that cannot be read comes instead of what is in it: `content` then says why.
+
     Raises:
         UsageError: there is no such file or folder.
     """
-    if source.is_file():
+    if os.path.isfile(source):
         yield source
         return
-    if not source.is_dir():
-        raise UsageError(f"There is no file or folder {source}.")
+    if not os.path.isdir(source):
+        raise UsageError(f"There is no file or folder {printable(source)}.")
     wanted = suffixes()
-    for folder, below, names in os.walk(source):
+    closed: list[OSError] = []
+    for folder, below, names in os.walk(source, onerror=closed.append):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
             if Path(name).suffix.lower() in wanted and not name.startswith("."):
                 yield Path(folder, name)
+    yield from (Path(error.filename) for error in closed)
 
 
 def find_all(sources: Sequence[Path]) -> list[Path]:
@@ -61,7 +68,8 @@ def find_all(sources: Sequence[Path]) -> list[Path]:
     Raises:
         UsageError: there is none, or a source does not exist.
     """
-    files = list(dict.fromkeys(file for source in sources for file in find(source)))
+    found = (file for source in sources for file in find(source))
+    files = list({os.path.abspath(file): file for file in found}.values())
     if not files:
         places = ", ".join(printable(source) for source in sources)
         raise UsageError(f"There are no image files in {places}.")
@@ -71,16 +79,19 @@ def find_all(sources: Sequence[Path]) -> list[Path]:
 def read_list(source: Path) -> list[Path]:
     """The paths of a list, one on each line; relative ones start from the list's folder.
 
-    `-` is standard input.
+    `-` is standard input. File names may be any bytes.
 
     Raises:
         UsageError: it cannot be read.
     """
     try:
-        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The list {source} cannot be read: {error}.") from error
-    return [source.parent / line.strip() for line in text.splitlines() if line.strip()]
+        data = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"The list {printable(source)} cannot be read: {error.strerror}."
+        ) from error
+    lines = data.removeprefix(codecs.BOM_UTF8).splitlines()
+    return [source.parent / os.fsdecode(line) for line in lines if line.strip()]
 
 
 def content(path: Path) -> bytes:
@@ -90,6 +101,12 @@ def content(path: Path) -> bytes:
         ImageError: it cannot be read.
     """
     try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            os.listdir(path)
+        # A pipe that is named like an image would never end.
+        if not stat.S_ISREG(mode):
+            raise ImageError(f"{printable(path)}: not a file")
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
@@ -112,7 +129,7 @@ def decode(data: bytes, path: Path) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return _rgb(ImageOps.exif_transpose(image))
+            return _rgb(_upright(image))
     except UnidentifiedImageError as error:
         raise ImageError(f"{printable(path)}: not an image") from error
     except Image.DecompressionBombError as error:
@@ -129,13 +146,23 @@ def printable(path: Path | str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # Broken EXIF, on which Pillow raises nearly anything, does not spoil the pixels.
+        return image
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I;16", "I;16L", "I;16B", "I"):
+    if image.mode in ("I;16", "I;16L", "I;16B", "I;16N", "I"):
         # Pillow would clip 16-bit grey at 255 instead of scaling it.
         values = np.asarray(image, dtype=np.int64)
         return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        return Image.fromarray(np.asarray(image).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(
+            np.nan_to_num(np.asarray(image)).clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
