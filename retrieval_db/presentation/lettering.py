@@ -70,7 +70,7 @@ def fitted(text: str, size: int, width: int) -> tuple[str, Font]:
     kept = min(len(text) - 1, 200)
     while kept > 1:
         head = -(-kept // 2)
-        short = f"{text[:head]}...{text[len(text) - (kept - head):]}"
+        short = f"{text[:head]}...{text[len(text) - (kept - head) :]}"
         if font.getlength(short) <= width:
             return short, font
         kept -= 1

@@ -221,9 +221,7 @@ def _place(sheet: Image.Image, image: Image.Image | str, left: int, top: int) ->
     sheet.paste(large, (left + (THUMB - large.width) // 2, top + (THUMB - large.height) // 2))
 
 
-def _rounded(
-    sheet: Image.Image, box: tuple[int, int, int, int], radius: int, colour: str
-) -> None:
+def _rounded(sheet: Image.Image, box: tuple[int, int, int, int], radius: int, colour: str) -> None:
     """A filled box with round corners; drawn larger and reduced, so that they are smooth."""
     left, top, right, bottom = box
     scale = 4

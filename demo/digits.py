@@ -1,0 +1,226 @@
+"""The demo on scikit-learn's scanned digits, with a network trained on the spot."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from retrieval_db import metrics, photos
+from retrieval_db.client import Database
+from retrieval_db.labels import label_reader
+from retrieval_db.search import Query, SearchResult
+
+from . import steps
+from .steps import DemoReport, Say
+
+if TYPE_CHECKING:
+    from retrieval_db.encoder.network import NetworkEncoder
+
+NAME = "demo-digits"
+BITS = 48
+QUERIES = 500
+SEED = 0
+# On the sheet: a query of each digit, and those with the worst answers.
+WORST = 3
+
+TITLE = "Scanned digits"
+INTRODUCTION = (
+    "scikit-learn's 1,797 digits, 8 × 8 pixels each. A small network was trained on 1,297 of "
+    "them, which also fill the database; the 500 others are the queries, unseen in training. "
+    "First one query for each digit, then the queries with the worst answers."
+)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The digits as image files, in a folder for each digit.
+
+    Attributes:
+        folder: of the database set.
+        database, queries: the files.
+    """
+
+    folder: Path
+    database: tuple[Path, ...]
+    queries: tuple[Path, ...]
+
+
+def run(database: Database, output: Path, *, say: Say, device: str) -> DemoReport:
+    """Write, train, store, search, measure, show; see `demo.run`."""
+    say("1. Real images: scikit-learn's scanned digits, as PNG files")
+    files = write_files(output / "digits")
+    say(f"   {len(files.database):,} for training and the database: {steps.short(files.folder)}")
+    unseen = steps.short(output / "digits" / "queries")
+    say(f"   {len(files.queries):,} for queries, never trained on: {unseen}")
+    say(f"2. A small network learns {BITS}-bit hash codes from them (up to a minute)")
+    started = time.perf_counter()
+    encoder = train(files, device)
+    say(f"   trained in {time.perf_counter() - started:.0f} s")
+    say(f"3. Their codes go into PostgreSQL: {database.target}")
+    report = steps.store(
+        database,
+        encoder,
+        files.folder,
+        say=say,
+        labels=label_reader("folder"),
+        files=files.database,
+    )
+    say(f"4. {len(files.queries)} queries, each against the whole table")
+    measured, precisions = measure(database, encoder, files, say)
+    chosen = showcase(files.queries, precisions)
+    queries, _ = steps.encode(encoder, [files.queries[row] for row in chosen])
+    answers = [
+        steps.ask(
+            database,
+            encoder,
+            file,
+            query,
+            label=file.parent.name,
+            title=f"{file.parent.name}/{file.name}  ·  average precision {precisions[row]:.3f}",
+        )
+        for row, query in zip(chosen, queries, strict=True)
+        for file in [files.queries[row]]
+    ]
+    say("5. A contact sheet and a page of answers")
+    sheet, page = steps.show(
+        answers,
+        output / "digits",
+        title=TITLE,
+        introduction=INTRODUCTION,
+        facts=facts(measured, report.found),
+    )
+    steps.finish(database, answers[0], sheet, page, say)
+    return DemoReport(
+        encoder=NAME,
+        stored=report.found,
+        answers=tuple(answers),
+        sheet=sheet,
+        page=page,
+        queries=len(files.queries),
+        mean_average_precision=measured.mean_average_precision,
+        precision=measured.precision,
+        precision_fine=measured.precision_fine,
+        baseline=measured.baseline,
+    )
+
+
+def write_files(folder: Path) -> Files:
+    """Write the digits as PNG files: `database/3/0017.png` and `queries/3/0042.png`."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
+    digits = load_digits()
+    rows = np.arange(len(digits.target))
+    parts = train_test_split(rows, test_size=QUERIES, random_state=SEED, stratify=digits.target)
+    written: dict[str, tuple[Path, ...]] = {}
+    for part, chosen in zip(("database", "queries"), parts, strict=True):
+        paths = []
+        for row in sorted(chosen.tolist()):
+            path = folder / part / str(digits.target[row]) / f"{row:04}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # The scans have 17 grey levels, 0 to 16.
+            grey = (digits.images[row] * (255 / 16)).round().astype(np.uint8)
+            Image.fromarray(grey).save(path)
+            paths.append(path)
+        written[part] = tuple(paths)
+    return Files(folder / "database", written["database"], written["queries"])
+
+
+def train(files: Files, device: str) -> NetworkEncoder:
+    """Train the network on the database files, labelled by their folders."""
+    from retrieval_db.encoder import train_small
+
+    images = [photos.decode(photos.content(path), path) for path in files.database]
+    labels = [path.parent.name for path in files.database]
+    return train_small(images, labels, BITS, name=NAME, seed=SEED, device=device)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Retrieval quality over all queries; see `DemoReport`."""
+
+    mean_average_precision: float
+    precision: float
+    precision_fine: float | None
+    baseline: float
+
+
+def measure(
+    database: Database, encoder: NetworkEncoder, files: Files, say: Say
+) -> tuple[Measured, list[float]]:
+    """Rank the whole table for each query and compare with the digits' labels.
+
+    Returns:
+        The means over queries, and the average precision of each query.
+    """
+    queries, outputs = steps.encode(encoder, files.queries)
+    labels = [file.parent.name for file in files.queries]
+    precisions, at_10, at_10_fine = [], [], []
+    milliseconds = []
+    for query, label in zip(queries, labels, strict=True):
+        ranking = database.search(
+            query, encoder=encoder.name, k=None, radius=encoder.bits, stage="coarse"
+        )
+        distances = [hit.distance for hit in ranking.hits]
+        relevant = [hit.label == label for hit in ranking.hits]
+        precisions.append(metrics.average_precision(distances, relevant))
+        at_10.append(metrics.precision_at(distances, relevant, steps.K))
+        nearest = _nearest(database, encoder, query)
+        milliseconds.append(nearest.milliseconds)
+        if nearest.stage == "fine":
+            at_10_fine.append(metrics.mean(hit.label == label for hit in nearest.hits))
+    known = np.array([file.parent.name for file in files.database])
+    baseline = metrics.mean(
+        metrics.average_precision(known != predicted, known == label)
+        for predicted, label in zip(encoder.predict(outputs), labels, strict=True)
+    )
+    measured = Measured(
+        mean_average_precision=metrics.mean(precisions),
+        precision=metrics.mean(at_10),
+        precision_fine=metrics.mean(at_10_fine) if at_10_fine else None,
+        baseline=baseline,
+    )
+    _tell(measured, say)
+    say(f"   median time of the ten nearest: {np.median(milliseconds):.1f} ms")
+    return measured, precisions
+
+
+def showcase(files: tuple[Path, ...], precisions: list[float]) -> list[int]:
+    """The queries to show: the first of each digit, then those with the worst answers."""
+    first: dict[str, int] = {}
+    for row, file in enumerate(files):
+        first.setdefault(file.parent.name, row)
+    chosen = [row for _, row in sorted(first.items())]
+    others = (row for row in np.argsort(precisions, kind="stable").tolist() if row not in chosen)
+    return chosen + [row for row, _ in zip(others, range(WORST), strict=False)]
+
+
+def facts(measured: Measured, stored: int) -> list[tuple[str, str]]:
+    """What stands at the top of the page."""
+    fine = measured.precision_fine
+    return [
+        ("database images", f"{stored:,}"),
+        ("queries", f"{QUERIES:,}"),
+        ("code length", f"{BITS} bits"),
+        ("mAP, whole table", f"{measured.mean_average_precision:.4f}"),
+        ("mAP of the predicted label alone", f"{measured.baseline:.4f}"),
+        ("precision@10, coarse", f"{measured.precision:.4f}"),
+        *([("precision@10, fine", f"{fine:.4f}")] if fine is not None else []),
+    ]
+
+
+def _nearest(database: Database, encoder: NetworkEncoder, query: Query) -> SearchResult:
+    return database.search(query, encoder=encoder.name, k=steps.K)
+
+
+def _tell(measured: Measured, say: Say) -> None:
+    say(f"   mAP over the live table:      {measured.mean_average_precision:.4f}   (ties averaged)")
+    say(f"   mAP of the predicted label:   {measured.baseline:.4f}   (no hashing: the baseline)")
+    say(f"   precision@10, Hamming:        {measured.precision:.4f}")
+    if measured.precision_fine is not None:
+        say(f"   precision@10, then features:  {measured.precision_fine:.4f}")

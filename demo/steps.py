@@ -1,0 +1,198 @@
+"""What every demo does: store codes, encode queries, search, show the answers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db import codes, encoders, photos
+from retrieval_db.client import Database
+from retrieval_db.encoders import Encoder
+from retrieval_db.indexing import IndexReport, Labels
+from retrieval_db.presentation import Answer, write_page, write_sheet
+from retrieval_db.search import Query
+
+Say = Callable[[str], None]
+
+K = 10
+# After how many files a long step says how far it is.
+EVERY = 500
+
+
+@dataclass(frozen=True)
+class DemoReport:
+    """What a demo did, and how good the answers were.
+
+    Attributes:
+        encoder: name under which its codes are stored.
+        stored: images in the database.
+        answers: those on the sheet and the page.
+        sheet, page: the files.
+        queries: how many the metrics are over.
+        mean_average_precision: over the whole ranking by Hamming distance, tie-aware; None
+            where it is not known what is relevant.
+        precision: precision@10, of the coarse stage.
+        precision_fine: precision@10 of the fine stage; None without one.
+        baseline: mAP if images were ranked by the query's predicted label alone.
+        seconds: wall time.
+    """
+
+    encoder: str
+    stored: int
+    answers: tuple[Answer, ...]
+    sheet: Path
+    page: Path
+    queries: int = 0
+    mean_average_precision: float | None = None
+    precision: float | None = None
+    precision_fine: float | None = None
+    baseline: float | None = None
+    seconds: float = 0.0
+
+
+def store(
+    database: Database,
+    encoder: Encoder,
+    folder: Path,
+    *,
+    say: Say,
+    labels: Labels | None = None,
+    files: Sequence[Path] | None = None,
+) -> IndexReport:
+    """Store the codes of a folder under the demo's encoder.
+
+    Codes of an earlier demo stay if they come from the very same encoder and folder, and go
+    if not.
+    """
+    known = {stored.name: stored for stored in database.encoders()}
+    old = known.get(encoder.name)
+    root = folder.resolve()
+    if old is not None and (old.fingerprint, old.root) != (encoder.fingerprint, str(root)):
+        removed = encoders.remove(database.connection, encoder.name)
+        say(f"   The {removed:,} codes of an earlier demo are replaced.")
+    report = database.index(
+        folder,
+        encoder=encoder,
+        root=root,
+        labels=labels,
+        prune=True,
+        files=files,
+        progress=counting(say, None if files is None else len(files)),
+    )
+    done = f"   {report.encoded:,} images encoded and stored as {encoder.name}"
+    unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
+    say(f"{done}{unchanged}, {report.seconds:.1f} s")
+    for name, reason in report.skipped[:K]:
+        say(f"   skipped {name}: {reason}")
+    if len(report.skipped) > K:
+        say(f"   … and {len(report.skipped) - K:,} more files skipped")
+    return report
+
+
+def counting(say: Say, total: int | None) -> Callable[[int], None]:
+    """A progress callback that says how far it is, now and then."""
+    seen = 0
+
+    def advance(files: int) -> None:
+        nonlocal seen
+        before, seen = seen, seen + files
+        if seen // EVERY > before // EVERY and (total is None or total >= 2 * EVERY):
+            say(f"   {seen:,} images" + ("" if total is None else f" of {total:,}"))
+
+    return advance
+
+
+def encode(encoder: Encoder, files: Sequence[Path]) -> tuple[list[Query], NDArray[np.float32]]:
+    """Encode image files to search with.
+
+    Returns:
+        The queries, and the outputs that their codes come from, float32 [N, L].
+    """
+    batch: NDArray[Any] = np.stack(
+        [encoder.prepare(photos.decode(photos.content(file), file)) for file in files]
+    )
+    features, outputs = encoder.encode(batch)
+    words = codes.to_words(codes.binarize(outputs), encoder.bits).tolist()
+    queries = [
+        Query((w[0], w[1], w[2], w[3]), None if features is None else features[row])
+        for row, w in enumerate(words)
+    ]
+    return queries, outputs
+
+
+def ask(
+    database: Database,
+    encoder: Encoder,
+    file: Path,
+    query: Query,
+    *,
+    title: str,
+    label: str | None = None,
+) -> Answer:
+    """Search the ten nearest of one query; in the fine stage where there is one."""
+    result = database.search(query, encoder=encoder.name, k=K)
+    root = database.encoder(encoder.name).root
+    return Answer(
+        query=title,
+        file=file,
+        words=query.words,
+        result=result,
+        root=root,
+        label=label,
+        feature=query.feature,
+        options={"k": K},
+    )
+
+
+def show(
+    answers: Sequence[Answer],
+    stem: Path,
+    *,
+    title: str,
+    introduction: str,
+    facts: Sequence[tuple[str, str]],
+) -> tuple[Path, Path]:
+    """Write the contact sheet and the page; returns their paths."""
+    sheet, page = stem.with_name(f"{stem.name}-sheet.png"), stem.with_name(f"{stem.name}.html")
+    write_sheet(answers, sheet, title=title, hits=K)
+    write_page(answers, page, title=title, introduction=introduction, facts=facts, hits=K)
+    return sheet, page
+
+
+def finish(database: Database, answer: Answer, sheet: Path, page: Path, say: Say) -> None:
+    """Print one answer in full, where the files are, and what to type next."""
+    result = answer.result
+    say("")
+    say(f"Nearest to {answer.title}  ·  {answer.certificate}  ·  {result.milliseconds:.1f} ms")
+    fine = result.stage == "fine"
+    feature = "  feature distance" if fine else ""
+    say(f"   rank  Hamming distance{feature}  label  path")
+    for hit in result.hits:
+        far = "" if hit.feature_distance is None else f"{hit.feature_distance:>18.4f}"
+        label = "–" if hit.label is None else hit.label
+        say(f"   {hit.rank:>4}{hit.distance:>18}{far}  {label:<5}  {photos.printable(hit.path)}")
+    say("")
+    say(f"Contact sheet:  {short(sheet)}")
+    say(f"Page:           {short(page)}")
+    say("")
+    say("Try next:")
+    named = " --database URL" if database.target.source == "--database" else ""
+    if answer.file is not None:
+        file = shlex.quote(short(answer.file))
+        say(f"   retrieval-db search {file} --encoder {result.encoder}{named}")
+    say(f"   retrieval-db info{named}")
+    say(f"   retrieval-db db shell{named}" if not named else "   psql URL")
+    words = ", ".join(str(word) for word in answer.words)
+    say(f"   SELECT * FROM search_codes('{result.encoder}', {words}, k => {K});")
+
+
+def short(path: Path) -> str:
+    """A path as one would type it in the folder one is in."""
+    here = Path.cwd()
+    return photos.printable(path.relative_to(here) if path.is_relative_to(here) else path)
