@@ -1,0 +1,57 @@
+"""What every study needs: where the data are, and how a result file is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def data_dir() -> Path:
+    """The folder of photos, codes and backbones (RETRIEVAL_DB_DATA, or ../shared/data)."""
+    folder = Path(os.environ.get("RETRIEVAL_DB_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        sys.exit(f"There is no folder {folder}; RETRIEVAL_DB_DATA names another.")
+    return folder
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that a figure belongs to."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "numpy": version("numpy"),
+        "psycopg": version("psycopg"),
+    }
+
+
+def write(name: str, command: str, figures: dict[str, Any]) -> Path:
+    """Write `results/NAME.json`: the figures with the machine, the versions and the command."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {
+        "command": command,
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        **figures,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    print(f"Wrote {path.relative_to(ROOT)}", file=sys.stderr)
+    return path
