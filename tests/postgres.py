@@ -1,7 +1,7 @@
 """The PostgreSQL servers that the tests run on: every major version that can be found.
 
-18 and 16 come with the package of the embedded server, others from Debian's packages, 14 and 17
-from `tests/fetch_postgres.py`. A server of the tests lives in a temporary folder, does not care
+18 and 16 come with the package of the embedded server, others from Debian's packages or from
+`tests/fetch_postgres.py`. A server of the tests lives in a temporary folder, does not care
 for durability, and is reached through a Unix socket only.
 """
 
