@@ -23,7 +23,7 @@ from retrieval_db.client import Database, connect
 from retrieval_db.console import choosing, output, querying
 from retrieval_db.console.output import Format, note, progress_bar
 from retrieval_db.database import open_connection, resolve
-from retrieval_db.indexing import encode_all
+from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import read_npz, write_npz
 from retrieval_db.labels import label_reader
 from retrieval_db.server import Server

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from retrieval_db import encoders, indexing
+from retrieval_db import encoders, encoding
 from retrieval_db.client import Database, connect
 from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
@@ -125,7 +125,7 @@ def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder
     if len(sample) > FIT_ON:
         sample = random.Random(0).sample(sample, FIT_ON)
     with progress_bar(f"Fitting {unfitted.name}", len(sample)) as advance:
-        features = indexing.extract_features(sample, unfitted, progress=advance)
+        features = encoding.extract_features(sample, unfitted, progress=advance)
     fitted = unfitted.fit(features)
     if fitted.advice:
         say(fitted.advice)

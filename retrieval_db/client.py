@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -16,6 +17,7 @@ from sqlalchemy import Engine
 from . import codes, encoders, indexing, loading, migration, photos, search
 from .database import Connection, Target, create_database_engine, open_connection, resolve
 from .encoders import Encoder, StoredEncoder
+from .encoding import Labels
 from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, read_npz
@@ -111,7 +113,7 @@ class Database(AbstractContextManager["Database"]):
             feature_dim=encoder.feature_dim,
             config=encoder.config,
             artifact=encoder.artifact,
-            root=None if root is None else str(root.resolve()),
+            root=None if root is None else os.path.realpath(root),
         )
 
     def load(
@@ -134,7 +136,7 @@ class Database(AbstractContextManager["Database"]):
         *sources: Path | str,
         encoder: Encoder,
         root: Path | None = None,
-        labels: indexing.Labels | None = None,
+        labels: Labels | None = None,
         prune: bool = False,
         features: bool | None = None,
         files: Sequence[Path] | None = None,
@@ -144,16 +146,21 @@ class Database(AbstractContextManager["Database"]):
 
         Args:
             encoder: fitted; it is stored with the codes, so that others can search by photo.
-            root: folder that paths are stored relative to; absolute paths without it.
+            root: folder that paths are stored relative to; absolute paths without it. If the
+                photos were moved, with it, the folder where it is now.
             features: store features; by default where pgvector is there.
         """
         stored = self.add_encoder(encoder, root=root)
+        before = stored.root
+        if root is not None:
+            place = os.path.realpath(root)
+            stored = encoders.rooted(self.connection, stored, place, moved=True)
         if features is None:
-            features = migration.revisions(self.connection).features is not None
-        return indexing.index(
+            features = loading.takes_features(self.connection)
+        report = indexing.index(
             self.connection,
             encoder,
-            encoders.rooted(stored, root),
+            stored,
             [Path(source) for source in sources],
             labels=labels,
             prune=prune,
@@ -161,6 +168,8 @@ class Database(AbstractContextManager["Database"]):
             files=files,
             progress=progress,
         )
+        report.moved_from = before if before != stored.root else None
+        return report
 
     def files(self, encoder: StoredEncoder) -> dict[Path, str | None]:
         """The image files of an encoder, wherever they are, with their labels."""

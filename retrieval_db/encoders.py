@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -171,13 +171,15 @@ def register(
     name: str,
     bits: int,
     *,
-    fingerprint: str,
+    fingerprint: str | None,
     feature_dim: int | None = None,
     config: Mapping[str, Any] | None = None,
     artifact: bytes | None = None,
     root: str | None = None,
 ) -> StoredEncoder:
-    """Store an encoder, or find that the very same one is stored.
+    """Store an encoder, or find that the very same one is stored, and complete it.
+
+    Without a fingerprint the name alone says that two encoders are the same.
 
     Raises:
         EncoderConflict: another encoder has this name.
@@ -188,13 +190,12 @@ def register(
         "bits": check_bits(bits),
         "feature_dim": feature_dim,
         "config": Jsonb(dict(config or {})),
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint or "",
         "artifact": artifact,
         "root": root,
     }
     connection.execute(SQL["register"], values)
-    if config:
-        connection.execute(SQL["complete"], values)
+    connection.execute(SQL["complete"], values)
     stored = find(connection, name)
     stored.check_same(bits, fingerprint)
     return stored
@@ -219,16 +220,27 @@ def remove(connection: Connection, name: str) -> int:
     return removed
 
 
-def rooted(encoder: StoredEncoder, root: Path | None) -> StoredEncoder:
-    """The encoder, if its paths are stored the way that `root` asks for.
+def rooted(
+    connection: Connection, encoder: StoredEncoder, root: str, *, moved: bool = False
+) -> StoredEncoder:
+    """The encoder with its paths stored relative to `root`.
+
+    An encoder without images takes the root over; with `moved` also one whose own root is
+    no longer there: the photos have been moved.
 
     Raises:
         UsageError: its paths start from another folder.
     """
-    if root is not None and encoder.root != str(root.resolve()):
-        raise UsageError(
-            f"The paths of the encoder {encoder.name!r} are stored "
-            + (f"relative to {encoder.root}" if encoder.root else "absolute")
-            + f", not relative to {root}. Leave --root out, or store under another name."
-        )
-    return encoder
+    if encoder.root == root:
+        return encoder
+    gone = moved and encoder.root is not None and not os.path.exists(encoder.root)
+    if not gone:
+        row = connection.execute(SQL["any_image"], [encoder.id]).fetchone()
+        if row is not None and row[0]:
+            raise UsageError(
+                f"The paths of the encoder {encoder.name!r} are stored "
+                + (f"relative to {encoder.root}" if encoder.root else "absolute")
+                + f", not relative to {root}. Leave --root out, or store under another name."
+            )
+    connection.execute(SQL["set_root"], [root, encoder.id])
+    return replace(encoder, root=root)

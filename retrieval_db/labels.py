@@ -6,8 +6,8 @@ import csv
 import os
 from pathlib import Path
 
+from .encoding import Labels
 from .errors import FormatError
-from .indexing import Labels
 
 FOLDER = "folder"
 

@@ -6,6 +6,8 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import LiteralString
 
 import numpy as np
 import psycopg
@@ -22,6 +24,11 @@ SQL = queries("loading")
 
 # Rows of one transaction: enough to make its cost vanish, few enough to lose little.
 BATCH = 20_000
+
+NO_FEATURES = (
+    "There is no table image_features: it needs pgvector 0.7 or later. Install the extension "
+    "and run `retrieval-db migrate`, or store the codes without features (--no-features)."
+)
 
 # From this many new rows on, the statistics and the visibility map are worth a pass.
 VACUUM_FROM = 1_000
@@ -50,8 +57,8 @@ class Writer:
     def __init__(self, connection: Connection, encoder: StoredEncoder) -> None:
         self.connection = connection
         self.encoder = encoder
-        row = connection.execute(SQL["any_image"], [encoder.id]).fetchone()
-        self._began_empty = row is not None and not row[0]
+        self._began_empty = not _holds(connection, encoders.SQL["any_image"], [encoder.id])
+        self._takes_features = takes_features(connection)
 
     def write(self, batch: CodeSet) -> tuple[int, int]:
         """Insert or update the rows of a batch, all or none of them.
@@ -60,25 +67,49 @@ class Writer:
             How many rows were inserted, and how many updated.
 
         Raises:
-            WrongWidth: the codes have another width than the encoder's.
+            WrongWidth: the codes or features have another width than the encoder's.
             FormatError: a path or label that PostgreSQL cannot store.
             MissingExtension: features without pgvector.
         """
+        self._check(batch)
+        batch = _last_of_each_path(batch)
+        if not len(batch):
+            return 0, 0
+        columns = self._columns(batch)
+        while True:
+            try:
+                return self._write(batch, columns)
+            except psycopg.errors.DeadlockDetected:
+                # Another client writes the same paths in another order, and was let through.
+                continue
+
+    def _check(self, batch: CodeSet) -> None:
         if batch.bits != self.encoder.bits:
             raise WrongWidth(
                 f"Codes of {batch.bits} bits for the encoder {self.encoder.name!r}, "
                 f"whose codes have {self.encoder.bits}."
             )
-        batch = _last_of_each_path(batch)
-        if not len(batch):
-            return 0, 0
-        columns = self._columns(batch)
+        if batch.features is None:
+            return
+        if not self._takes_features:
+            raise MissingExtension(NO_FEATURES)
+        dimensions = batch.features.shape[1]
+        if self.encoder.feature_dim is None:
+            self.connection.execute(encoders.SQL["set_feature_dim"], [dimensions, self.encoder.id])
+            self.encoder = encoders.find(self.connection, self.encoder.name)
+        if self.encoder.feature_dim != dimensions:
+            raise WrongWidth(
+                f"Features of {dimensions} dimensions for the encoder {self.encoder.name!r}, "
+                f"whose features have {self.encoder.feature_dim}."
+            )
+
+    def _write(self, batch: CodeSet, columns: list[copy_format.Column]) -> tuple[int, int]:
         known = set() if self._began_empty else self._existing(batch)
         if not known:
             try:
                 return self._insert(batch, columns), 0
             except psycopg.errors.UniqueViolation:
-                # Another client was faster with one of these paths.
+                # An earlier batch, or another client, has brought one of these paths.
                 self._began_empty = False
                 known = self._existing(batch)
         return self._upsert(batch, columns, len(known))
@@ -127,6 +158,8 @@ class Writer:
         with self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.execute(SQL["create_incoming"])
             _copy(cursor, "copy_incoming", columns)
+            if batch.features is None and self._takes_features:
+                cursor.execute(SQL["delete_stale_features"])
             cursor.execute(SQL["upsert"])
             if batch.features is not None:
                 by_path: dict[str, int] = dict(cursor.execute(SQL["ids_of_incoming"]).fetchall())
@@ -141,13 +174,7 @@ class Writer:
         keys: copy_format.Column,
         features: NDArray[np.floating],
     ) -> None:
-        try:
-            _copy(cursor, "copy_features", [keys, copy_format.half_vectors(features)])
-        except psycopg.errors.UndefinedTable as error:
-            raise MissingExtension(
-                "There is no table image_features: it needs pgvector 0.7 or later. Install the "
-                "extension and run `retrieval-db migrate`, or load without features."
-            ) from error
+        _copy(cursor, "copy_features", [keys, copy_format.half_vectors(features)])
 
 
 def load(
@@ -167,24 +194,34 @@ def load(
         items: the codes.
         encoder: the encoder's name; overrides the one that `items` gives.
         features: whether to store features, if there are any.
-        progress: called after each batch with the rows written so far.
+        progress: called after each batch with its number of rows.
 
     Raises:
-        UsageError: nobody names the encoder.
+        UsageError: nobody names the encoder, or its paths start from another folder.
+        FormatError: a path or label that PostgreSQL cannot store.
         EncoderConflict, WrongWidth: see `encoders.register`.
+        MissingExtension: features without pgvector.
     """
     started = time.perf_counter()
+    if not features:
+        items = replace(items, features=None)
     name = encoder or items.encoder
     if not name:
         raise UsageError("The file does not name the encoder of its codes: give --encoder NAME.")
+    # What cannot be written is found before anything is.
+    for path, label in zip(items.paths, items.labels or repeat(None), strict=False):
+        _text("path", path)
+        _text("label", label)
     with translated(connection):
+        if items.features is not None and not takes_features(connection):
+            raise MissingExtension(NO_FEATURES)
         stored = _register(connection, name, items)
         writer = Writer(connection, stored)
         inserted = updated = 0
         for batch in batches(items, BATCH):
-            new, old = writer.write(batch if features else _without_features(batch))
+            new, old = writer.write(batch)
             inserted, updated = inserted + new, updated + old
-            progress(inserted + updated)
+            progress(len(batch))
         finish(connection, inserted + updated)
     return LoadReport(stored.name, inserted, updated, time.perf_counter() - started)
 
@@ -201,25 +238,33 @@ def finish(connection: Connection, rows: int) -> None:
         connection.execute(SQL["finish"])
 
 
+def takes_features(connection: Connection) -> bool:
+    """Whether the database has the table of features."""
+    return _holds(connection, SQL["has_features_table"], [])
+
+
+def _holds(connection: Connection, query: LiteralString, values: list[object]) -> bool:
+    row = connection.execute(query, values).fetchone()
+    return row is not None and bool(row[0])
+
+
 def _register(connection: Connection, name: str, items: CodeSet) -> StoredEncoder:
-    """Find or store the encoder of codes; without a fingerprint its name stands for it."""
-    if items.fingerprint is None:
-        known = {stored.name: stored for stored in encoders.stored_encoders(connection)}
-        if name in known:
-            return known[name]
+    """Find or store the encoder of codes."""
     try:
         config = json.loads(items.config) if items.config else {}
     except ValueError as error:
         raise FormatError("The encoder_config is not JSON.") from error
-    return encoders.register(
+    stored = encoders.register(
         connection,
         name,
         items.bits,
-        fingerprint=items.fingerprint or "",
+        fingerprint=items.fingerprint,
         feature_dim=None if items.features is None else items.features.shape[1],
         config=config,
         artifact=items.artifact,
+        root=items.root,
     )
+    return stored if items.root is None else encoders.rooted(connection, stored, items.root)
 
 
 def _last_of_each_path(batch: CodeSet) -> CodeSet:
@@ -228,10 +273,6 @@ def _last_of_each_path(batch: CodeSet) -> CodeSet:
     if len(last) == len(batch):
         return batch
     return batch.take(np.array(sorted(last.values()), dtype=np.intp))
-
-
-def _without_features(batch: CodeSet) -> CodeSet:
-    return replace(batch, features=None)
 
 
 def _text(kind: str, value: str | None) -> bytes | None:

@@ -1,7 +1,3 @@
--- name: any_image
--- An encoder without images has no paths that could be there already.
-SELECT EXISTS (SELECT FROM images WHERE encoder_id = %s)
-
 -- name: existing_paths
 -- Served by the unique key (encoder_id, path).
 SELECT path FROM images WHERE encoder_id = %s AND path = ANY (%s)
@@ -41,6 +37,18 @@ ON CONFLICT (encoder_id, path) DO UPDATE SET
     code_3 = excluded.code_3, code_4 = excluded.code_4,
     label = coalesce(excluded.label, image.label),
     content_sha256 = coalesce(excluded.content_sha256, image.content_sha256)
+
+-- name: has_features_table
+SELECT to_regclass('image_features') IS NOT NULL
+
+-- name: delete_stale_features
+-- A code that changes without a new feature came from another image content.
+DELETE FROM image_features AS feature
+USING incoming, images AS image
+WHERE image.encoder_id = incoming.encoder_id AND image.path = incoming.path
+  AND feature.image_id = image.id
+  AND (image.code_1, image.code_2, image.code_3, image.code_4)
+      IS DISTINCT FROM (incoming.code_1, incoming.code_2, incoming.code_3, incoming.code_4)
 
 -- name: ids_of_incoming
 SELECT path, id FROM images JOIN incoming USING (encoder_id, path)
