@@ -111,8 +111,8 @@ def run(database: Database, output: Path, *, say: Say, device: str) -> DemoRepor
 
 def write_files(folder: Path) -> Files:
     """Write the digits as PNG files: `database/3/0017.png` and `queries/3/0042.png`."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     rows = np.arange(len(digits.target))

@@ -9,6 +9,7 @@ from pathlib import Path
 from retrieval_db import photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
+from retrieval_db.encoding import extract_features
 from retrieval_db.errors import (
     EncoderUnavailable,
     ImageError,
@@ -16,7 +17,6 @@ from retrieval_db.errors import (
     NotEnoughImages,
     UsageError,
 )
-from retrieval_db.indexing import extract_features
 
 from . import steps
 from .steps import DemoReport, Say

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from retrieval_db import codes, encoders, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
-from retrieval_db.indexing import IndexReport, Labels
+from retrieval_db.encoding import Labels
+from retrieval_db.indexing import IndexReport
 from retrieval_db.presentation import Answer, write_page, write_sheet
-from retrieval_db.search import Query
+from retrieval_db.search import Query, SearchResult
 
 Say = Callable[[str], None]
 
@@ -170,13 +171,7 @@ def finish(database: Database, answer: Answer, sheet: Path, page: Path, say: Say
     result = answer.result
     say("")
     say(f"Nearest to {answer.title}  ·  {answer.certificate}  ·  {result.milliseconds:.1f} ms")
-    fine = result.stage == "fine"
-    feature = "  feature distance" if fine else ""
-    say(f"   rank  Hamming distance{feature}  label  path")
-    for hit in result.hits:
-        far = "" if hit.feature_distance is None else f"{hit.feature_distance:>18.4f}"
-        label = "–" if hit.label is None else hit.label
-        say(f"   {hit.rank:>4}{hit.distance:>18}{far}  {label:<5}  {photos.printable(hit.path)}")
+    _table(result, say)
     say("")
     say(f"Contact sheet:  {short(sheet)}")
     say(f"Page:           {short(page)}")
@@ -188,8 +183,18 @@ def finish(database: Database, answer: Answer, sheet: Path, page: Path, say: Say
         say(f"   retrieval-db search {file} --encoder {result.encoder}{named}")
     say(f"   retrieval-db info{named}")
     say(f"   retrieval-db db shell{named}" if not named else "   psql URL")
-    words = ", ".join(str(word) for word in answer.words)
-    say(f"   SELECT * FROM search_codes('{result.encoder}', {words}, k => {K});")
+    say(f"   {answer.sql}")
+
+
+def _table(result: SearchResult, say: Say) -> None:
+    fine = result.stage == "fine"
+    wide = max((len(hit.label) + 2 for hit in result.hits if hit.label), default=0)
+    label = f"{'label':<{max(wide, 7)}}" if wide else ""
+    say(f"   rank  Hamming distance  {'feature distance  ' if fine else ''}{label}path")
+    for hit in result.hits:
+        far = "" if hit.feature_distance is None else f"{hit.feature_distance:>16.4f}  "
+        label = f"{hit.label or '':<{max(wide, 7)}}" if wide else ""
+        say(f"   {hit.rank:>4}  {hit.distance:>16}  {far}{label}{photos.printable(hit.path)}")
 
 
 def short(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from torch import nn
 
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError

@@ -131,7 +131,7 @@ def _pca(features: Float32, bits: int) -> tuple[Float64, Float64, Float64]:
             f"PCA to {bits} bits needs at least {bits + 1} images, there are {count}: "
             f"add images, ask for fewer bits, or use lsh{bits}."
         )
-    from scipy.linalg import eigh  # type: ignore[import-untyped]  # late: only fitting needs it
+    from scipy.linalg import eigh  # late: only fitting needs it
 
     x = unit_rows(features)
     mean = x.mean(axis=0)

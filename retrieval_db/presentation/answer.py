@@ -15,6 +15,9 @@ from ..codes import Words
 from ..photos import printable
 from ..search import Hit, SearchResult
 
+# Arguments of a search that the coarse stage does not have.
+FINE_OPTIONS = ("pool", "pool_max", "metric")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -27,7 +30,7 @@ class Answer:
         result: the hits, with their certificate.
         root: the folder that relative paths of hits start from, or None.
         label: the query's label, if known: hits are marked as of the same label or not.
-        feature: the query's feature, float32 [D], which the fine stage's SQL needs.
+        feature: the query's feature, float32 [D]; the fine stage's SQL needs it.
         options: the arguments of the search beside the query, named as in SQL, such as
             `{"k": 10, "labels": ["shoe"]}`; they appear in the SQL that is shown.
     """
@@ -74,23 +77,24 @@ class Answer:
         return hit.label == self.label
 
     @property
-    def sql_title(self) -> str:
-        """What the statement of `sql` gives, in words."""
-        whole = self.result.stage == "coarse" or self.feature is not None
-        return "The same in SQL" if whole else "The coarse stage in SQL"
+    def sql(self) -> str:
+        """The statement that gives the coarse stage's answer in psql."""
+        options = {name: v for name, v in self.options.items() if name not in FINE_OPTIONS}
+        return self._call("search_codes", [], options)
 
     @property
-    def sql(self) -> str:
-        """The statement that gives this answer in psql; the coarse stage without `feature`."""
-        arguments = [_literal(self.result.encoder), *map(_word, self.words)]
-        function = "search_codes"
-        if self.result.stage == "fine" and self.feature is not None:
-            function = "search_images"
-            # Stored features are halfvec: so is the query's, and short to write.
-            numbers = ",".join(str(value) for value in self.feature.astype(np.float16))
-            arguments.append(f"'[{numbers}]'")
-        options = {"k": 10, **self.options}
-        arguments += [f"{name} => {_literal(value)}" for name, value in options.items()]
+    def fine_sql(self) -> str | None:
+        """The statement that gives the fine stage's answer; None if this is not one."""
+        if self.result.stage == "coarse" or self.feature is None:
+            return None
+        # Stored features are halfvec: so is the query's, and short to write.
+        numbers = (str(number).removesuffix(".0") for number in self.feature.astype(np.float16))
+        return self._call("search_images", [f"'[{','.join(numbers)}]'"], self.options)
+
+    def _call(self, function: str, more: list[str], options: Mapping[str, object]) -> str:
+        arguments = [_literal(self.result.encoder), *map(_word, self.words), *more]
+        named = {"k": 10, **options}
+        arguments += [f"{name} => {_literal(value)}" for name, value in named.items()]
         return f"SELECT * FROM {function}({', '.join(arguments)});"
 
 

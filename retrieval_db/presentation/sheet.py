@@ -28,7 +28,8 @@ PADDING = 22
 QUERY_GAP = 34
 HEADER = 118
 HEADLINE = 52
-CAPTION = 76
+CAPTION = 55
+LABEL = 21
 FOOTER = 44
 FRAME = 5
 
@@ -57,9 +58,14 @@ class Layout:
         """Lines of neighbours that one answer takes."""
         return max(1, -(-min(len(answer.result.hits), hits) // self.columns))
 
+    def line_height(self, answer: Answer) -> int:
+        """Height of a line of neighbours with their captions."""
+        labelled = answer.label is not None or any(hit.label for hit in answer.result.hits)
+        return THUMB + CAPTION + (LABEL if labelled else 0) + GAP
+
     def height(self, answer: Answer, hits: int) -> int:
         """Height of one answer's card."""
-        return HEADLINE + self.lines(answer, hits) * (THUMB + CAPTION + GAP) + PADDING - GAP
+        return HEADLINE + self.lines(answer, hits) * self.line_height(answer) + PADDING - GAP
 
 
 def write_sheet(
@@ -140,7 +146,7 @@ def _card(
     line = body + THUMB + 33
     if answer.label is not None:
         write(draw, (left, line), visible(answer.label), 18, INK, width=THUMB)
-        line += 22
+        line += LABEL
     name = visible(answer.file.name) if answer.file is not None else answer.title
     write(draw, (left, line), name, 16, SOFT, width=THUMB)
     divider = layout.hits_left - QUERY_GAP // 2
@@ -148,7 +154,7 @@ def _card(
     for place, hit in enumerate(answer.result.hits[:hits]):
         row, column = divmod(place, layout.columns)
         x = layout.hits_left + column * layout.cell
-        _hit(sheet, answer, hit, x, body + row * (THUMB + CAPTION + GAP), picture)
+        _hit(sheet, answer, hit, x, body + row * layout.line_height(answer), picture)
     if not answer.result.hits:
         write(draw, (layout.hits_left, body + THUMB // 2), "No image found.", 22, SOFT, anchor="lm")
 
@@ -194,7 +200,7 @@ def _hit(
         drawn = write(draw, (left, line), visible(hit.label), 18, colour, width=THUMB - 24)
         if agrees is not None:
             _mark(draw, left + drawn + 9, line + 4, agrees, colour)
-        line += 21
+        line += LABEL
     write(draw, (left, line), visible(Path(hit.path).name), 16, SOFT, width=THUMB)
 
 

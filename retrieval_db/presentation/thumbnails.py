@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -11,13 +12,14 @@ from PIL import Image
 from .. import photos
 from ..errors import ImageError
 
-# Images this small are shown by their pixels, not smoothed.
+# Up to this width and height a PNG is smaller than a JPEG, or about as small.
 PIXELS = 32
 
 
 def thumbnail(path: Path, size: int) -> Image.Image | str:
     """The image of a file, RGB, within size × size pixels; or why it cannot be shown."""
-    if not path.is_file():
+    # Not Path.is_file, which raises where a stored name is too long for this system.
+    if not os.path.isfile(path):
         return "file not found"
     try:
         image = photos.decode(photos.content(path), path)
@@ -29,13 +31,9 @@ def thumbnail(path: Path, size: int) -> Image.Image | str:
 
 def enlarged(image: Image.Image, size: int) -> Image.Image:
     """The image as large as size × size pixels allow."""
-    if image.width <= PIXELS and image.height <= PIXELS:
-        factor = max(1, size // max(image.size))
-        whole = (image.width * factor, image.height * factor)
-        return image.resize(whole, Image.Resampling.NEAREST)
     scale = size / max(image.size)
     fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(fitted, Image.Resampling.BICUBIC)
+    return image.resize(fitted, Image.Resampling.LANCZOS)
 
 
 def data_uri(image: Image.Image) -> str:

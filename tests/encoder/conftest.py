@@ -39,7 +39,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of random weights for mobilenet_v2."""
     import torch
     from safetensors.torch import save_file
-    from torchvision.models import mobilenet_v2  # type: ignore[import-untyped]
+    from torchvision.models import mobilenet_v2
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision  # type: ignore[import-untyped]
+import torchvision
 from safetensors.torch import load_file, save_file
 
 import encoder
