@@ -6,6 +6,7 @@ usage, 130 an interruption.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -21,6 +22,7 @@ import retrieval_db
 from retrieval_db import encoders, errors, migration, photos
 from retrieval_db.client import Database, connect
 from retrieval_db.console import choosing, output, querying
+from retrieval_db.console.failures import Commands
 from retrieval_db.console.output import Format, note, progress_bar
 from retrieval_db.database import open_connection, resolve
 from retrieval_db.encoding import encode_all
@@ -29,6 +31,7 @@ from retrieval_db.labels import label_reader
 from retrieval_db.server import Server
 
 app = typer.Typer(
+    cls=Commands,
     help="Image retrieval inside PostgreSQL: binary hash codes, exact and certified search.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -80,7 +83,9 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BackboneOption = Annotated[str, typer.Option(help="A torchvision network.")]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="A torchvision network (default: mobilenet_v2).")
+]
 InputSizeOption = Annotated[int | None, typer.Option(help="Pixels on a side, for --weights.")]
 MeanOption = Annotated[
     str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
@@ -106,7 +111,7 @@ def index(
     sources: PhotosArgument,
     database: DatabaseOption = None,
     encoder: EncoderOption = None,
-    backbone: BackboneOption = "mobilenet_v2",
+    backbone: BackboneOption = None,
     weights: WeightsOption = None,
     input_size: InputSizeOption = None,
     mean: MeanOption = None,
@@ -124,8 +129,9 @@ def index(
     as_json: JsonOption = False,
 ) -> None:
     """Encode photos and store their codes; only what is new or has changed."""
+    files = photos.find_all(sources)
+    labels_of = None if labels is None else label_reader(labels)
     with opened(database, writing=True) as db:
-        files = photos.find_all(sources)
         settings = choosing.Settings(
             spec=encoder,
             backbone=backbone,
@@ -138,6 +144,7 @@ def index(
             device=device.value,
         )
         chosen = choosing.for_indexing(db, files, settings, say=note)
+        note(f"Indexing {len(files)} image files with {chosen.name} ({chosen.bits} bits).")
         with progress_bar("Indexing", len(files)) as advance:
             report = db.index(
                 *sources,
@@ -146,10 +153,12 @@ def index(
                 prune=prune,
                 features=features,
                 files=files,
-                labels=None if labels is None else label_reader(labels),
+                labels=labels_of,
                 progress=advance,
             )
     output.index_report(report, as_json=as_json, prune=prune)
+    if len(report.skipped) == report.found:
+        raise errors.ImageError("None of the files is a readable image.")
 
 
 @app.command()
@@ -158,7 +167,7 @@ def encode(
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz")],
     database: DatabaseOption = None,
     encoder: EncoderOption = None,
-    backbone: BackboneOption = "mobilenet_v2",
+    backbone: BackboneOption = None,
     weights: WeightsOption = None,
     input_size: InputSizeOption = None,
     mean: MeanOption = None,
@@ -172,6 +181,8 @@ def encode(
 ) -> None:
     """Encode photos into a file of codes; no database is needed, `load` reads it."""
     files = photos.find_all(sources)
+    labels_of = None if labels is None else label_reader(labels)
+    output.check_writable(out)
     settings = choosing.Settings(
         spec=encoder,
         backbone=backbone,
@@ -190,7 +201,7 @@ def encode(
             chosen,
             root=root,
             progress=advance,
-            labels=None if labels is None else label_reader(labels),
+            labels=labels_of,
         )
     write_npz(out, codes if features else replace(codes, features=None))
     output.skipped(report.skipped)
@@ -255,6 +266,10 @@ def search(
     ] = None,
 ) -> None:
     """Find the images nearest to photos, stored images or codes."""
+    style = Format.chosen(json=as_json, jsonl=as_jsonl, csv=as_csv)
+    containing = querying.metadata(metadata)
+    for file in filter(None, (out, html, sheet)):
+        output.check_writable(file)
     with opened(database) as db:
         wanted = querying.Wanted(
             photos=tuple(photos_ or ()),
@@ -274,7 +289,7 @@ def search(
             k=10 if k is None and radius is None else k,
             radius=radius,
             labels=label,
-            metadata=querying.metadata(metadata),
+            metadata=containing,
             stage=stage.value,
             pool=pool,
             metric=metric.value,
@@ -283,7 +298,7 @@ def search(
         )
         output.answers(
             answers,
-            Format.chosen(json=as_json, jsonl=as_jsonl, csv=as_csv),
+            style,
             out=out,
             html=html,
             sheet=sheet,
@@ -418,12 +433,12 @@ def encoders_add(
     file: Annotated[Path, typer.Argument(metavar="ENCODER.safetensors")],
     database: DatabaseOption = None,
     weights: WeightsOption = None,
+    name: NameOption = None,
 ) -> None:
     """Store an encoder from its file."""
-    from retrieval_db.encoder import open_file
-
+    opened_file = choosing.from_file(file, name, weights=weights)
     with opened(database, writing=True) as db:
-        added = db.add_encoder(open_file(file, weights=weights))
+        added = db.add_encoder(opened_file)
     note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
 
 
@@ -509,23 +524,15 @@ def options(
 
 
 def main() -> None:
-    """Run the command line; an error is one message on stderr."""
+    """Run the command line; see `console.failures` for what becomes of errors."""
     # Large photos are legitimate; beyond twice the limit Pillow refuses, and we list the file.
     warnings.simplefilter("ignore", PillowImage.DecompressionBombWarning)
-    try:
-        app()
-    except errors.RetrievalError as error:
-        if os.environ.get("RETRIEVAL_DB_DEBUG"):
-            raise
-        note(f"Error: {error}")
-        sys.exit(2 if isinstance(error, errors.UsageError) else 1)
-    except KeyboardInterrupt:
-        note("Interrupted. What was written is kept; the same command continues.")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output left, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    # What Pillow can read in spite of an oddity is read without a word.
+    warnings.filterwarnings("ignore", module="PIL")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    app()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ class Settings:
     """What the user said of the encoder; see the options of `retrieval-db index`."""
 
     spec: str | None = None
-    backbone: str = "mobilenet_v2"
+    backbone: str | None = None
     weights: Path | None = None
     input_size: int | None = None
     mean: str | None = None
@@ -48,13 +48,52 @@ def for_indexing(db: Database, files: Sequence[Path], settings: Settings, *, say
     A head that needs fitting is fitted once, on these photos, and then frozen: a stored
     encoder of the same name is used again.
     """
-    spec = settings.spec or DEFAULT
     stored = {encoder.name: encoder for encoder in db.encoders()}
-    name = settings.name or spec
-    if name in stored and not spec.endswith(".safetensors"):
-        say(f"Using the stored encoder {name!r}, as it was first fitted.")
-        return from_database(db, stored[name], settings.weights, settings.device)
-    return new(files, settings, say=say)
+    name = wanted_name(settings)
+    if name not in stored or is_file(settings.spec):
+        return new(files, settings, say=say)
+    check_asked(stored[name], settings)
+    say(f"Using the stored encoder {name!r}, as it was first fitted.")
+    return from_database(db, stored[name], settings.weights, settings.device)
+
+
+def wanted_name(settings: Settings) -> str:
+    """The name that the encoder has, or is going to have: `itq` is `itq128`."""
+    from retrieval_db.encoder.methods import parse_spec
+
+    spec = settings.spec or DEFAULT
+    if settings.name is not None or is_file(spec):
+        return settings.name or spec
+    try:
+        method, bits = parse_spec(spec, settings.bits)
+    except UsageError:
+        # Not a method, so it must be the name of a stored encoder.
+        return spec
+    return f"{method.name}{bits}"
+
+
+def is_file(spec: str | None) -> bool:
+    """Whether `--encoder` names a file."""
+    return spec is not None and spec.endswith(".safetensors")
+
+
+def check_asked(stored: StoredEncoder, settings: Settings) -> None:
+    """Refuse options that a stored encoder contradicts.
+
+    Raises:
+        UsageError: it has other bits, or another backbone, than were asked for.
+    """
+    network = stored.config.get("backbone")
+    backbone = network.get("name") if isinstance(network, dict) else None
+    for option, asked, has in (
+        ("--bits", settings.bits, stored.bits),
+        ("--backbone", settings.backbone, backbone),
+    ):
+        if asked is not None and asked != has:
+            raise UsageError(
+                f"The stored encoder {stored.name!r} has {option} {has}, not {asked}. "
+                "Give the new one another --name."
+            )
 
 
 def for_encoding(
@@ -96,15 +135,17 @@ def from_database(
 
 def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
     """An encoder from its file, or of a method; fitted on the photos where it needs it."""
-    from retrieval_db.encoder import create, open_file
+    from retrieval_db.encoder import DEFAULT_BACKBONE, create
 
     spec = settings.spec or DEFAULT
-    if spec.endswith(".safetensors"):
-        return open_file(Path(spec), weights=settings.weights, device=settings.device)
+    if is_file(spec):
+        return from_file(
+            Path(spec), settings.name, weights=settings.weights, device=settings.device
+        )
     made = create(
         spec,
-        name=settings.name or spec,
-        backbone=settings.backbone,
+        name=settings.name,
+        backbone=settings.backbone or DEFAULT_BACKBONE,
         weights=settings.weights,
         input_size=settings.input_size,
         mean=numbers("--mean", settings.mean),
@@ -113,6 +154,16 @@ def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
         device=settings.device,
     )
     return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
+
+
+def from_file(
+    file: Path, name: str | None, *, weights: Path | None = None, device: str = "auto"
+) -> Encoder:
+    """The encoder of a file, under its own or another name."""
+    from retrieval_db.encoder import open_file
+
+    found = open_file(file, weights=weights, device=device)
+    return found if name is None else replace(found, name=name)
 
 
 def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder:

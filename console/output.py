@@ -6,13 +6,14 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich import box
 from rich.console import Console
@@ -30,6 +31,7 @@ from rich.text import Text
 
 from retrieval_db.database import Connection, Target
 from retrieval_db.encoders import StoredEncoder
+from retrieval_db.errors import UsageError
 from retrieval_db.indexing import IndexReport
 from retrieval_db.info import Info
 from retrieval_db.interchange import replacing
@@ -39,6 +41,9 @@ from retrieval_db.server import ServerStatus
 
 # As many skipped or missing files as one wants to read; the rest is counted.
 LISTED = 20
+
+# Columns of a console that is a file or a pipe: wider than any path.
+UNFOLDED = 10_000
 
 
 class Format(Enum):
@@ -51,8 +56,31 @@ class Format(Enum):
 
     @classmethod
     def chosen(cls, *, json: bool, jsonl: bool, csv: bool) -> Format:
-        """The one that was asked for; a table if none was."""
+        """The one that was asked for; a table if none was.
+
+        Raises:
+            UsageError: more than one was.
+        """
+        if json + jsonl + csv > 1:
+            raise UsageError("Choose one of --json, --jsonl and --csv.")
         return cls.JSON if json else cls.JSONL if jsonl else cls.CSV if csv else cls.TABLE
+
+
+def check_writable(file: Path) -> None:
+    """See before the work whether its result can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        reason = "it is a folder" if file.is_dir() else "its folder is not there, or closed"
+        raise UsageError(f"Cannot write {file}: {reason}.")
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console that folds nothing where a program, not a person, reads."""
+    file = stream or sys.stdout
+    return Console(file=file, soft_wrap=True, width=None if file.isatty() else UNFOLDED)
 
 
 def note(message: str) -> None:
@@ -94,7 +122,7 @@ def answers(
     """Print answers as they come, and write the page and the sheet at the end."""
     kept = []
     with _stream(out) as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, lineterminator="\n")
         if style is Format.CSV:
             writer.writerow(CSV_COLUMNS)
         for answer in found:
@@ -140,9 +168,9 @@ def _csv_rows(answer: Answer) -> Iterator[list[object]]:
         yield [answer.query, *dataclasses.astuple(hit), result.exact, result.guaranteed_radius]
 
 
-def _answer_table(answer: Answer, stream: Any, explain: bool) -> None:
+def _answer_table(answer: Answer, stream: TextIO, explain: bool) -> None:
     result = answer.result
-    console = Console(file=stream, soft_wrap=True)
+    screen = console(stream)
     table = Table(box=box.SIMPLE_HEAD, title=Text(answer.query), title_justify="left")
     fine = result.stage == "fine"
     table.add_column("rank", justify="right")
@@ -157,25 +185,19 @@ def _answer_table(answer: Answer, stream: Any, explain: bool) -> None:
         if fine:
             row.append(f"{hit.feature_distance:.4f}")
         table.add_row(*row, str(hit.image_id), Text(hit.label or ""), Text(hit.path))
-    console.print(table)
-    console.print(Text(certificate(answer)), style="dim", highlight=False)
+    screen.print(table)
+    screen.print(Text(summary(answer)), style="dim", highlight=False)
     if explain:
-        console.print(Text(explanation(answer)), style="dim", highlight=False)
+        screen.print(Text(explanation(answer)), style="dim", highlight=False)
 
 
-def certificate(answer: Answer) -> str:
-    """What is guaranteed about an answer, in words."""
+def summary(answer: Answer) -> str:
+    """How much was found, and what is guaranteed about it."""
     result = answer.result
-    certain = (
-        "exact" if result.exact else f"complete up to distance {result.guaranteed_radius} only"
-    )
-    if result.stage == "fine":
-        tie = "" if result.tie_whole else ", last tie cut"
-        certain = f"pool of {result.pool_size} {certain}{tie}"
     number = len(result.hits)
     return (
-        f"{number} image{'' if number == 1 else 's'} of {result.encoder}, {result.stage} stage, "
-        f"{certain}, {result.milliseconds:.1f} ms"
+        f"{number} image{'' if number == 1 else 's'} of {result.encoder}, {answer.stage}, "
+        f"{answer.certificate}, {result.milliseconds:.1f} ms"
     )
 
 
@@ -203,6 +225,8 @@ def index_report(report: IndexReport, *, as_json: bool, prune: bool) -> None:
         + (f", {report.relabelled} relabelled" if report.relabelled else "")
         + f" in {report.seconds:.1f} s ({rate:.0f} images/s)"
     )
+    if report.moved_from is not None:
+        note(f"The photos have been moved: the root was {report.moved_from}.")
     skipped(report.skipped)
     if report.gone:
         done = f"{report.pruned} rows deleted" if prune else "--prune deletes their rows"
@@ -314,7 +338,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console(soft_wrap=True).print(table)
+    console().print(table)
 
 
 def _list(lines: Sequence[str]) -> None:
@@ -334,7 +358,7 @@ def _print_json(value: Any) -> None:
 
 
 @contextmanager
-def _stream(out: Path | None) -> Iterator[Any]:
+def _stream(out: Path | None) -> Iterator[TextIO]:
     """Stdout, or a file that is there whole or not at all."""
     if out is None:
         yield sys.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +13,15 @@ from typing import Any
 from retrieval_db import codes, photos, search
 from retrieval_db.client import Database, query_photo
 from retrieval_db.encoders import StoredEncoder
-from retrieval_db.errors import ImageError, UsageError
+from retrieval_db.errors import ImageError, UnknownImage, UsageError
 from retrieval_db.interchange import read_npz
 from retrieval_db.presentation import Answer
 from retrieval_db.search import Query
 
 from . import choosing
+
+# The options of a search that SQL knows by the same names.
+SQL_OPTIONS = ("radius", "labels", "metadata", "pool", "metric", "max_candidates", "max_ms")
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,16 @@ def answers(
     for title, file, stored, query in queries(db, wanted, encoder, weights, device, say):
         nothing = False
         result = search.search(db.connection, stored, query, **options)
-        yield Answer(title, file, query.words, result, stored.root)
+        yield Answer(
+            title,
+            file,
+            query.words,
+            result,
+            stored.root,
+            feature=query.feature,
+            options={name: options[name] for name in SQL_OPTIONS if options[name] is not None}
+            | {"k": options["k"]},
+        )
     if nothing and wanted == Wanted():
         raise UsageError("Say what to look for: a photo, a folder, --id, --path or --code.")
 
@@ -95,13 +109,8 @@ def queries(
     if wanted.paths or wanted.codes or wanted.codes_file:
         stored = db.encoder(encoder or codes_encoder(wanted.codes_file))
         for path in wanted.paths:
-            name = as_stored(path, stored)
-            yield (
-                path,
-                Path(stored.root or "", name),
-                stored,
-                search.query_by_path(db.connection, stored, name),
-            )
+            name, query = by_path(db, stored, path)
+            yield path, Path(stored.root or "", name), stored, query
         for text in wanted.codes:
             yield (
                 text,
@@ -133,13 +142,21 @@ def file_queries(
         yield path, None, stored, Query(codes.words_of(items.codes[row], items.bits), feature)
 
 
-def as_stored(path: str, stored: StoredEncoder) -> str:
-    """A path the way it is stored: the user may give it from where he stands."""
-    if stored.root is None:
-        return str(Path(path).absolute())
-    if Path(path).is_absolute() and Path(path).is_relative_to(stored.root):
-        return str(Path(path).relative_to(stored.root))
-    return path
+def by_path(db: Database, stored: StoredEncoder, path: str) -> tuple[str, Query]:
+    """A stored image by its path as it is stored, or from where the user stands.
+
+    Returns:
+        The stored path, and the query.
+
+    Raises:
+        UnknownImage: there is no such image.
+    """
+    whole = os.path.abspath(path)
+    names = [path, whole if stored.root is None else os.path.relpath(whole, stored.root)]
+    for name in names:
+        with contextlib.suppress(UnknownImage):
+            return name, search.query_by_path(db.connection, stored, name)
+    return path, search.query_by_path(db.connection, stored, path)
 
 
 def metadata(text: str | None) -> dict[str, Any] | None:

@@ -8,14 +8,20 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine
 
 from . import codes, encoders, indexing, loading, migration, photos, search
-from .database import Connection, Target, create_database_engine, open_connection, resolve
+from .database import (
+    Connection,
+    Target,
+    create_database_engine,
+    open_connection,
+    resolve,
+    translated,
+)
 from .encoders import Encoder, StoredEncoder
 from .encoding import Labels
 from .indexing import IndexReport
@@ -23,6 +29,9 @@ from .info import Info, describe
 from .interchange import CodeSet, read_npz
 from .loading import LoadReport
 from .search import Metric, Query, SearchResult, Stage
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 # What can be looked for: a query, a text (hex, bits, words), four words, or a packed code.
 QueryLike = Query | str | tuple[int, int, int, int] | NDArray[np.uint8]
@@ -46,9 +55,10 @@ def connect(
     target = resolve(url, report=report)
     connection = open_connection(target.url)
     try:
-        if target.embedded and not migration.revisions(connection).current:
-            migration.upgrade(target.url)
-        migration.require_current(connection)
+        with translated(connection):
+            if target.embedded and not migration.revisions(connection).current:
+                migration.upgrade(target.url)
+            migration.require_current(connection)
     except BaseException:
         connection.close()
         raise
@@ -87,7 +97,8 @@ class Database(AbstractContextManager["Database"]):
 
     def encoders(self) -> list[StoredEncoder]:
         """The stored encoders, by name."""
-        return encoders.stored_encoders(self.connection)
+        with translated(self.connection):
+            return encoders.stored_encoders(self.connection)
 
     def encoder(self, name: str | None = None) -> StoredEncoder:
         """The encoder of that name, or the only one.
@@ -95,9 +106,10 @@ class Database(AbstractContextManager["Database"]):
         Raises:
             UnknownEncoder: there is none of that name, none at all, or a choice.
         """
-        if name is None:
-            return encoders.only(self.connection)
-        return encoders.find(self.connection, name)
+        with translated(self.connection):
+            if name is None:
+                return encoders.only(self.connection)
+            return encoders.find(self.connection, name)
 
     def add_encoder(self, encoder: Encoder, *, root: Path | None = None) -> StoredEncoder:
         """Store an encoder, with the folder that its images' paths are relative to.
@@ -105,16 +117,17 @@ class Database(AbstractContextManager["Database"]):
         Raises:
             EncoderConflict: another encoder of this name is stored.
         """
-        return encoders.register(
-            self.connection,
-            encoder.name,
-            encoder.bits,
-            fingerprint=encoder.fingerprint,
-            feature_dim=encoder.feature_dim,
-            config=encoder.config,
-            artifact=encoder.artifact,
-            root=None if root is None else os.path.realpath(root),
-        )
+        with translated(self.connection):
+            return encoders.register(
+                self.connection,
+                encoder.name,
+                encoder.bits,
+                fingerprint=encoder.fingerprint,
+                feature_dim=encoder.feature_dim,
+                config=encoder.config,
+                artifact=encoder.artifact,
+                root=None if root is None else os.path.realpath(root),
+            )
 
     def load(
         self,
@@ -173,7 +186,8 @@ class Database(AbstractContextManager["Database"]):
 
     def files(self, encoder: StoredEncoder) -> dict[Path, str | None]:
         """The image files of an encoder, wherever they are, with their labels."""
-        rows = self.connection.execute(indexing.SQL["files"], [encoder.id]).fetchall()
+        with translated(self.connection):
+            rows = self.connection.execute(indexing.SQL["files"], [encoder.id]).fetchall()
         return {Path(encoder.root or "", path): label for path, label in rows}
 
     def search(
@@ -218,11 +232,13 @@ class Database(AbstractContextManager["Database"]):
 
     def query_by_id(self, image_id: int) -> Query:
         """The code and feature of a stored image, by its id."""
-        return search.query_by_id(self.connection, image_id)[1]
+        with translated(self.connection):
+            return search.query_by_id(self.connection, image_id)[1]
 
     def query_by_path(self, path: str, *, encoder: str | None = None) -> Query:
         """The code and feature of a stored image, by its path."""
-        return search.query_by_path(self.connection, self.encoder(encoder), path)
+        with translated(self.connection):
+            return search.query_by_path(self.connection, self.encoder(encoder), path)
 
 
 def query_photo(path: Path | str, encoder: Encoder) -> Query:

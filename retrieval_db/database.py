@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import NullPool
 
 from . import errors
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -123,6 +124,9 @@ def open_connection(url: str, *, autocommit: bool = True) -> Connection:
 
 def create_database_engine(url: str, **options: Any) -> Engine:
     """A SQLAlchemy engine (psycopg 3) for a libpq or SQLAlchemy URL."""
+    # Late: a search does without SQLAlchemy, which takes as long to import as all the rest.
+    from sqlalchemy import create_engine
+
     return create_engine(
         "postgresql+psycopg://", creator=lambda: open_connection(url, autocommit=False), **options
     )
@@ -130,6 +134,8 @@ def create_database_engine(url: str, **options: Any) -> Engine:
 
 def migration_engine(url: str | None = None) -> Engine:
     """The engine that plain `alembic` uses: the database that any command would use."""
+    from sqlalchemy.pool import NullPool
+
     return create_database_engine(resolve(url).url, poolclass=NullPool)
 
 

@@ -105,7 +105,7 @@ class StoredEncoder:
     created_at: datetime
 
     def check_same(self, bits: int, fingerprint: str | None) -> None:
-        """Refuse codes of another encoder.
+        """Refuse codes of another encoder; a fingerprint that is not known can be any.
 
         Raises:
             WrongWidth: they have another number of bits.
@@ -115,7 +115,7 @@ class StoredEncoder:
             raise WrongWidth(
                 f"The encoder {self.name!r} makes codes of {self.bits} bits, not {bits}."
             )
-        if fingerprint is not None and self.fingerprint != fingerprint:
+        if fingerprint and self.fingerprint and self.fingerprint != fingerprint:
             raise EncoderConflict(
                 f"The encoder {self.name!r} is stored with another fingerprint "
                 f"({self.fingerprint[:12]}…, not {fingerprint[:12]}…): its codes cannot be "

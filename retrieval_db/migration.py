@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy import Connection as SqlConnection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from . import errors
 from .database import Connection, create_database_engine, translate
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import Connection as SqlConnection
 
 # The newest revision of each history; a test holds them against the migrations themselves.
 CORE_HEAD = "0002"
@@ -161,6 +159,9 @@ def _config(section: str, connection: SqlConnection | None = None) -> Config:
 
 @contextmanager
 def _migrating(url: str) -> Iterator[SqlConnection]:
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
     engine = create_database_engine(url, poolclass=NullPool)
     try:
         with engine.begin() as connection:

@@ -1,0 +1,46 @@
+"""What goes wrong in a command, as one message on stderr and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+import psycopg
+import typer
+import typer.core
+
+from retrieval_db.database import translate
+from retrieval_db.errors import RetrievalError, UsageError
+
+from .output import note
+
+INTERRUPTED = 130
+
+
+class Commands(typer.core.TyperGroup):
+    """The program's commands: exit code 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; RETRIEVAL_DB_DEBUG shows the traceback of an error."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except (RetrievalError, psycopg.Error) as error:
+            if os.environ.get("RETRIEVAL_DB_DEBUG"):
+                raise
+            _fail(error)
+        except KeyboardInterrupt:
+            note("Interrupted. What was written is kept; the same command continues.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output left, as `head` does.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        return result
+
+
+def _fail(error: RetrievalError | psycopg.Error) -> NoReturn:
+    ours = translate(error) if isinstance(error, psycopg.Error) else error
+    note(f"Error: {ours}")
+    raise typer.Exit(2 if isinstance(ours, UsageError) else 1) from None
