@@ -15,9 +15,9 @@ from pathlib import Path
 from retrieval_db.client import Database
 from retrieval_db.errors import UsageError
 
-from .steps import DemoReport
+from .steps import DemoReport, Quality
 
-__all__ = ["DemoReport", "run"]
+__all__ = ["DemoReport", "Quality", "run"]
 
 EXTRA = ("torch", "torchvision", "safetensors", "sklearn")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,10 @@ from PIL import Image
 from retrieval_db import metrics, photos
 from retrieval_db.client import Database
 from retrieval_db.labels import label_reader
-from retrieval_db.search import Query, SearchResult
+from retrieval_db.presentation import Answer
 
 from . import steps
-from .steps import DemoReport, Say
+from .steps import DemoReport, Quality, Say
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.network import NetworkEncoder
@@ -71,42 +72,18 @@ def run(database: Database, output: Path, *, say: Say, device: str) -> DemoRepor
         files=files.database,
     )
     say(f"4. {len(files.queries)} queries, each against the whole table")
-    measured, precisions = measure(database, encoder, files, say)
-    chosen = showcase(files.queries, precisions)
-    queries, _ = steps.encode(encoder, [files.queries[row] for row in chosen])
-    answers = [
-        steps.ask(
-            database,
-            encoder,
-            file,
-            query,
-            label=file.parent.name,
-            title=f"{file.parent.name}/{file.name}  ·  average precision {precisions[row]:.3f}",
-        )
-        for row, query in zip(chosen, queries, strict=True)
-        for file in [files.queries[row]]
-    ]
-    say("5. A contact sheet and a page of answers")
-    sheet, page = steps.show(
+    quality, precisions = measure(database, encoder, files, say)
+    answers = showcase(database, encoder, files.queries, precisions)
+    sheet, page = steps.present(
+        database,
         answers,
         output / "digits",
         title=TITLE,
         introduction=INTRODUCTION,
-        facts=facts(measured, report.found),
+        facts=facts(quality, report.found),
+        say=say,
     )
-    steps.finish(database, answers[0], sheet, page, say)
-    return DemoReport(
-        encoder=NAME,
-        stored=report.found,
-        answers=tuple(answers),
-        sheet=sheet,
-        page=page,
-        queries=len(files.queries),
-        mean_average_precision=measured.mean_average_precision,
-        precision=measured.precision,
-        precision_fine=measured.precision_fine,
-        baseline=measured.baseline,
-    )
+    return DemoReport(NAME, report.found, tuple(answers), sheet, page, len(files.queries), quality)
 
 
 def write_files(folder: Path) -> Files:
@@ -140,19 +117,9 @@ def train(files: Files, device: str) -> NetworkEncoder:
     return train_small(images, labels, BITS, name=NAME, seed=SEED, device=device)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Retrieval quality over all queries; see `DemoReport`."""
-
-    mean_average_precision: float
-    precision: float
-    precision_fine: float | None
-    baseline: float
-
-
 def measure(
     database: Database, encoder: NetworkEncoder, files: Files, say: Say
-) -> tuple[Measured, list[float]]:
+) -> tuple[Quality, list[float]]:
     """Rank the whole table for each query and compare with the digits' labels.
 
     Returns:
@@ -160,67 +127,64 @@ def measure(
     """
     queries, outputs = steps.encode(encoder, files.queries)
     labels = [file.parent.name for file in files.queries]
-    precisions, at_10, at_10_fine = [], [], []
-    milliseconds = []
+    average, precision, fine, milliseconds = [], [], [], []
     for query, label in zip(queries, labels, strict=True):
-        ranking = database.search(
-            query, encoder=encoder.name, k=None, radius=encoder.bits, stage="coarse"
-        )
-        distances = [hit.distance for hit in ranking.hits]
-        relevant = [hit.label == label for hit in ranking.hits]
-        precisions.append(metrics.average_precision(distances, relevant))
-        at_10.append(metrics.precision_at(distances, relevant, steps.K))
-        nearest = _nearest(database, encoder, query)
+        whole, first = steps.rank(database, encoder, query, label, steps.K)
+        average.append(whole)
+        precision.append(first)
+        nearest = database.search(query, encoder=encoder.name, k=steps.K)
         milliseconds.append(nearest.milliseconds)
         if nearest.stage == "fine":
-            at_10_fine.append(metrics.mean(hit.label == label for hit in nearest.hits))
+            fine.append(metrics.mean(hit.label == label for hit in nearest.hits))
     known = np.array([file.parent.name for file in files.database])
     baseline = metrics.mean(
         metrics.average_precision(known != predicted, known == label)
         for predicted, label in zip(encoder.predict(outputs), labels, strict=True)
     )
-    measured = Measured(
-        mean_average_precision=metrics.mean(precisions),
-        precision=metrics.mean(at_10),
-        precision_fine=metrics.mean(at_10_fine) if at_10_fine else None,
+    quality = Quality(
+        mean_average_precision=metrics.mean(average),
+        precision=metrics.mean(precision),
+        precision_fine=metrics.mean(fine) if fine else None,
         baseline=baseline,
     )
-    _tell(measured, say)
+    say(f"   mAP over the live table:      {quality.mean_average_precision:.4f}")
+    say(f"   mAP of the predicted label:   {baseline:.4f}   (no hashing: the baseline)")
+    say(f"   precision@10, Hamming:        {quality.precision:.4f}")
+    if quality.precision_fine is not None:
+        say(f"   precision@10, then features:  {quality.precision_fine:.4f}")
     say(f"   median time of the ten nearest: {np.median(milliseconds):.1f} ms")
-    return measured, precisions
+    return quality, average
 
 
-def showcase(files: tuple[Path, ...], precisions: list[float]) -> list[int]:
-    """The queries to show: the first of each digit, then those with the worst answers."""
+def showcase(
+    database: Database, encoder: NetworkEncoder, files: Sequence[Path], precisions: list[float]
+) -> list[Answer]:
+    """The answers to show: to the first query of each digit, then the worst ones."""
     first: dict[str, int] = {}
     for row, file in enumerate(files):
         first.setdefault(file.parent.name, row)
     chosen = [row for _, row in sorted(first.items())]
-    others = (row for row in np.argsort(precisions, kind="stable").tolist() if row not in chosen)
-    return chosen + [row for row, _ in zip(others, range(WORST), strict=False)]
+    order = np.argsort(precisions, kind="stable").tolist()
+    chosen += [row for row in order if row not in chosen][:WORST]
+    queries, _ = steps.encode(encoder, [files[row] for row in chosen])
+    answers = []
+    for row, query in zip(chosen, queries, strict=True):
+        label = files[row].parent.name
+        title = f"{label}/{files[row].name}  ·  average precision {precisions[row]:.3f}"
+        answers.append(steps.ask(database, encoder, files[row], query, title=title, label=label))
+    return answers
 
 
-def facts(measured: Measured, stored: int) -> list[tuple[str, str]]:
+def facts(quality: Quality, stored: int) -> list[tuple[str, str]]:
     """What stands at the top of the page."""
-    fine = measured.precision_fine
-    return [
+    found = [
         ("database images", f"{stored:,}"),
         ("queries", f"{QUERIES:,}"),
         ("code length", f"{BITS} bits"),
-        ("mAP, whole table", f"{measured.mean_average_precision:.4f}"),
-        ("mAP of the predicted label alone", f"{measured.baseline:.4f}"),
-        ("precision@10, coarse", f"{measured.precision:.4f}"),
-        *([("precision@10, fine", f"{fine:.4f}")] if fine is not None else []),
+        ("mAP, whole table", f"{quality.mean_average_precision:.4f}"),
+        ("mAP of the predicted label alone", f"{quality.baseline:.4f}"),
+        ("precision@10, coarse", f"{quality.precision:.4f}"),
     ]
-
-
-def _nearest(database: Database, encoder: NetworkEncoder, query: Query) -> SearchResult:
-    return database.search(query, encoder=encoder.name, k=steps.K)
-
-
-def _tell(measured: Measured, say: Say) -> None:
-    say(f"   mAP over the live table:      {measured.mean_average_precision:.4f}   (ties averaged)")
-    say(f"   mAP of the predicted label:   {measured.baseline:.4f}   (no hashing: the baseline)")
-    say(f"   precision@10, Hamming:        {measured.precision:.4f}")
-    if measured.precision_fine is not None:
-        say(f"   precision@10, then features:  {measured.precision_fine:.4f}")
+    if quality.precision_fine is not None:
+        found.append(("precision@10, fine", f"{quality.precision_fine:.4f}"))
+    return found

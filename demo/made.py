@@ -13,7 +13,7 @@ from retrieval_db.client import Database
 from retrieval_db.labels import label_reader
 
 from . import steps
-from .steps import DemoReport, Say
+from .steps import DemoReport, Quality, Say
 
 NAME = "demo-made"
 PICTURES = 80
@@ -54,22 +54,19 @@ def run(database: Database, output: Path, *, say: Say) -> DemoReport:
     )
     say(f"4. {len(queries)} queries: further copies, smaller and brighter")
     encoded, _ = steps.encode(encoder, queries)
-    precisions, at_4 = [], []
-    for file, query in zip(queries, encoded, strict=True):
-        ranking = database.search(query, encoder=NAME, k=None, radius=encoder.bits)
-        distances = [hit.distance for hit in ranking.hits]
-        relevant = [hit.label == file.stem for hit in ranking.hits]
-        precisions.append(metrics.average_precision(distances, relevant))
-        at_4.append(metrics.precision_at(distances, relevant, len(COPIES)))
-    quality, precision = metrics.mean(precisions), metrics.mean(at_4)
-    say(f"   mAP over the live table:  {quality:.4f}")
-    say(f"   precision@{len(COPIES)}:              {precision:.4f}")
+    ranked = [
+        steps.rank(database, encoder, query, file.stem, len(COPIES))
+        for file, query in zip(queries, encoded, strict=True)
+    ]
+    quality = Quality(*map(metrics.mean, zip(*ranked, strict=True)))
+    say(f"   mAP over the live table:  {quality.mean_average_precision:.4f}")
+    say(f"   precision@{len(COPIES)}:              {quality.precision:.4f}")
     answers = [
         steps.ask(database, encoder, file, query, title=file.name, label=file.stem)
         for file, query in list(zip(queries, encoded, strict=True))[:SHOWN]
     ]
-    say("5. A contact sheet and a page of answers")
-    sheet, page = steps.show(
+    sheet, page = steps.present(
+        database,
         answers,
         output / "made",
         title="Copies of drawn pictures",
@@ -77,20 +74,12 @@ def run(database: Database, output: Path, *, say: Say) -> DemoReport:
         facts=[
             ("database images", f"{report.found:,}"),
             ("queries", f"{len(queries):,}"),
-            ("mAP, whole table", f"{quality:.4f}"),
-            (f"precision@{len(COPIES)}", f"{precision:.4f}"),
+            ("mAP, whole table", f"{quality.mean_average_precision:.4f}"),
+            (f"precision@{len(COPIES)}", f"{quality.precision:.4f}"),
         ],
+        say=say,
     )
-    steps.finish(database, answers[0], sheet, page, say)
-    return DemoReport(
-        encoder=NAME,
-        stored=report.found,
-        answers=tuple(answers),
-        sheet=sheet,
-        page=page,
-        queries=len(queries),
-        mean_average_precision=quality,
-    )
+    return DemoReport(NAME, report.found, tuple(answers), sheet, page, len(queries), quality)
 
 
 def draw_files(folder: Path) -> list[Path]:

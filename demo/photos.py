@@ -64,23 +64,16 @@ def run(
         steps.ask(database, encoder, file, query, title=str(file.relative_to(folder)))
         for file, query in zip(chosen, queries, strict=True)
     ]
-    say("5. A contact sheet and a page of answers")
-    sheet, page = steps.show(
+    sheet, page = steps.present(
+        database,
         answers,
         output / "photos",
         title="Your photos",
         introduction=f"{what} The queries are in the database, so each finds itself first.",
         facts=[("database images", f"{len(stored):,}"), ("code length", f"{encoder.bits} bits")],
+        say=say,
     )
-    steps.finish(database, answers[0], sheet, page, say)
-    return DemoReport(
-        encoder=NAME,
-        stored=len(stored),
-        answers=tuple(answers),
-        sheet=sheet,
-        page=page,
-        queries=len(answers),
-    )
+    return DemoReport(NAME, len(stored), tuple(answers), sheet, page, len(answers))
 
 
 def choose(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import codes, encoders, photos
+from retrieval_db import codes, encoders, metrics, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
 from retrieval_db.encoding import Labels
@@ -23,7 +23,24 @@ Say = Callable[[str], None]
 
 K = 10
 # After how many files a long step says how far it is.
-EVERY = 500
+EVERY = 1000
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Retrieval quality over the queries of a demo, ties in expectation.
+
+    Attributes:
+        mean_average_precision: over the whole ranking by Hamming distance.
+        precision: precision@k of that ranking; k is 10, or 4 for the drawn pictures.
+        precision_fine: precision@10 of the fine stage; None without one.
+        baseline: mAP if images were ranked by the query's predicted label alone, or None.
+    """
+
+    mean_average_precision: float
+    precision: float
+    precision_fine: float | None = None
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,12 +52,8 @@ class DemoReport:
         stored: images in the database.
         answers: those on the sheet and the page.
         sheet, page: the files.
-        queries: how many the metrics are over.
-        mean_average_precision: over the whole ranking by Hamming distance, tie-aware; None
-            where it is not known what is relevant.
-        precision: precision@10, of the coarse stage.
-        precision_fine: precision@10 of the fine stage; None without one.
-        baseline: mAP if images were ranked by the query's predicted label alone.
+        queries: how many were searched for.
+        quality: over these; None where it is not known what is relevant.
         seconds: wall time.
     """
 
@@ -49,11 +62,8 @@ class DemoReport:
     answers: tuple[Answer, ...]
     sheet: Path
     page: Path
-    queries: int = 0
-    mean_average_precision: float | None = None
-    precision: float | None = None
-    precision_fine: float | None = None
-    baseline: float | None = None
+    queries: int
+    quality: Quality | None = None
     seconds: float = 0.0
 
 
@@ -86,9 +96,9 @@ def store(
         files=files,
         progress=counting(say, None if files is None else len(files)),
     )
-    done = f"   {report.encoded:,} images encoded and stored as {encoder.name}"
+    done = f"{report.encoded:,} images encoded and stored" if report.encoded else "nothing new"
     unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""
-    say(f"{done}{unchanged}, {report.seconds:.1f} s")
+    say(f"   {done}{unchanged}; encoder {encoder.name}, {report.seconds:.1f} s")
     for name, reason in report.skipped[:K]:
         say(f"   skipped {name}: {reason}")
     if len(report.skipped) > K:
@@ -151,23 +161,46 @@ def ask(
     )
 
 
-def show(
+def rank(
+    database: Database, encoder: Encoder, query: Query, label: str, k: int
+) -> tuple[float, float]:
+    """Rank the whole table by Hamming distance; relevant are the images of that label.
+
+    Returns:
+        The average precision, and precision@k.
+    """
+    ranking = database.search(
+        query, encoder=encoder.name, k=None, radius=encoder.bits, stage="coarse"
+    )
+    distances = [hit.distance for hit in ranking.hits]
+    relevant = [hit.label == label for hit in ranking.hits]
+    average = metrics.average_precision(distances, relevant)
+    return average, metrics.precision_at(distances, relevant, k)
+
+
+def present(
+    database: Database,
     answers: Sequence[Answer],
     stem: Path,
     *,
     title: str,
     introduction: str,
     facts: Sequence[tuple[str, str]],
+    say: Say,
 ) -> tuple[Path, Path]:
-    """Write the contact sheet and the page; returns their paths."""
+    """Write the contact sheet and the page, print one answer, and what to type next.
+
+    Args:
+        stem: of the files' paths.
+
+    Returns:
+        The paths of the sheet and the page.
+    """
+    say("5. A contact sheet and a page of answers")
     sheet, page = stem.with_name(f"{stem.name}-sheet.png"), stem.with_name(f"{stem.name}.html")
     write_sheet(answers, sheet, title=title, hits=K)
     write_page(answers, page, title=title, introduction=introduction, facts=facts, hits=K)
-    return sheet, page
-
-
-def finish(database: Database, answer: Answer, sheet: Path, page: Path, say: Say) -> None:
-    """Print one answer in full, where the files are, and what to type next."""
+    answer = answers[0]
     result = answer.result
     say("")
     say(f"Nearest to {answer.title}  ·  {answer.certificate}  ·  {result.milliseconds:.1f} ms")
@@ -184,6 +217,7 @@ def finish(database: Database, answer: Answer, sheet: Path, page: Path, say: Say
     say(f"   retrieval-db info{named}")
     say(f"   retrieval-db db shell{named}" if not named else "   psql URL")
     say(f"   {answer.sql}")
+    return sheet, page
 
 
 def _table(result: SearchResult, say: Say) -> None:
