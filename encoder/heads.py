@@ -131,18 +131,27 @@ def _pca(features: Float32, bits: int) -> tuple[Float64, Float64, Float64]:
             f"PCA to {bits} bits needs at least {bits + 1} images, there are {count}: "
             f"add images, ask for fewer bits, or use lsh{bits}."
         )
-    from scipy.linalg import eigh  # late: only fitting needs it
-
     x = unit_rows(features)
     mean = x.mean(axis=0)
     x -= mean
-    # eigh sorts ascending; only the L largest are computed.
-    _, vectors = eigh(x.T @ x, subset_by_index=[dim - bits, dim - 1])
-    axes = np.asarray(vectors[:, ::-1], dtype=np.float64)
-    # An eigenvector's sign is arbitrary: the largest component is made positive.
+    axes = _axes(x, bits)
+    # An axis's sign is arbitrary: the largest component is made positive.
     largest = np.abs(axes).argmax(axis=0)
     axes = axes * np.where(axes[largest, np.arange(bits)] < 0, -1.0, 1.0)
     return mean, axes, x @ axes
+
+
+def _axes(centred: Float64, bits: int) -> Float64:
+    """The L directions of most variance, [D, L], of centred rows [N, D]."""
+    count, dim = centred.shape
+    if count <= dim:
+        return np.linalg.svd(centred, full_matrices=False)[2][:bits].T
+    # Late: scipy is slow to import, and only fitting needs it. It can compute the largest L
+    # eigenvectors only; they come in ascending order.
+    from scipy.linalg import eigh  # type: ignore[import-untyped]
+
+    _, vectors = eigh(centred.T @ centred, subset_by_index=[dim - bits, dim - 1])
+    return np.asarray(vectors[:, ::-1], dtype=np.float64)
 
 
 def _random_rotation(bits: int, seed: int) -> Float64:

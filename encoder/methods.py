@@ -11,7 +11,7 @@ from retrieval_db.errors import UsageError
 from .heads import Float32, LinearHead, fit_itq, fit_lsh, fit_pca_rr
 
 MIN_BITS, MAX_BITS = 4, 256
-MIN_IMAGES_FOR_PCA = 300
+FEW_IMAGES = 300  # a head fitted on fewer is worth fitting again later
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Method:
         bits: L if none is asked for.
         fit: (features [N, D] float32, bits, seed) → head; None if there is nothing to fit,
             or if the whole network is trained.
-        fallback: the method that takes over under `MIN_IMAGES_FOR_PCA` images.
+        fallback: the method that takes over where L + 1 images are not there.
     """
 
     name: str

@@ -71,13 +71,23 @@ def test_itq_lowers_the_quantisation_error_of_a_random_rotation() -> None:
     assert np.array_equal(fit_itq(features, 16, 0, 0).weight, start.weight)
 
 
-def test_pca_keeps_the_largest_variances() -> None:
-    """Against an SVD: the outputs span the same subspace."""
-    features = clusters()
-    centred = unit_rows(features) - unit_rows(features).mean(axis=0)
-    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+@pytest.mark.parametrize("count", [400, 30])
+def test_pca_keeps_the_largest_variances(count: int) -> None:
+    """The outputs span the subspace that scikit-learn's PCA finds, with more images than
+    dimensions and with fewer."""
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    features = clusters(count)
+    reference = decomposition.PCA(8, svd_solver="full").fit(unit_rows(features)).components_
     q, _ = np.linalg.qr(fit_itq(features, 8, 0).weight.astype(np.float64))
-    np.testing.assert_allclose(q @ q.T, axes[:8].T @ axes[:8], atol=1e-5)
+    np.testing.assert_allclose(q @ q.T, reference.T @ reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [300, 40])
+def test_copies_among_the_images_do_no_harm(count: int) -> None:
+    features = clusters(10).repeat(count // 10, axis=0)
+    outputs = fit_itq(features, 32, 0)(features)
+    assert np.isfinite(outputs).all()
+    assert len(np.unique(outputs > 0, axis=0)) == 10
 
 
 def test_itq_keeps_neighbours_together() -> None:

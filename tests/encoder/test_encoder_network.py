@@ -147,18 +147,25 @@ def test_the_fingerprint_sees_config_and_head_but_no_name_or_device(
 
 
 def test_few_images_fall_back_to_lsh_and_say_so(mobilenet: Path) -> None:
-    unfitted = make("itq256", mobilenet)
-    few = unfitted.fit(spread(299))
+    unfitted = make("itq64", mobilenet)
+    few = unfitted.fit(spread(64))
     assert few.head is not None
-    assert (few.method, few.head.method, few.bits) == ("itq", "lsh", 256)
-    assert few.advice is not None
-    assert "299 images" in few.advice
-    assert "encoders refit itq256" in few.advice
+    assert (few.method, few.head.method, few.bits) == ("itq", "lsh", 64)
     assert few.config["head"]["method"] == "lsh"
-    many = unfitted.fit(spread(300))
-    assert many.head is not None
-    assert (many.head.method, many.advice) == ("itq", None)
+    assert few.advice is not None
+    assert "64 images only, too few for itq, and uses lsh" in few.advice
+    assert "encoders refit itq64" in few.advice
     assert make("lsh64", mobilenet).fit(spread(5)).advice is None
+
+
+def test_a_fit_on_rather_few_images_advises_a_refit(mobilenet: Path) -> None:
+    unfitted = make("itq64", mobilenet)
+    some = unfitted.fit(spread(65))
+    assert some.head is not None
+    assert some.head.method == "itq"
+    assert some.advice is not None
+    assert "65 images only. Once there are 300" in some.advice
+    assert unfitted.fit(spread(300)).advice is None
 
 
 def test_without_fallback_too_few_images_are_an_error(mobilenet: Path) -> None:
