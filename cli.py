@@ -315,13 +315,14 @@ def demo(
         "demo-output"
     ),
     database: DatabaseOption = None,
+    weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
 ) -> None:
     """See it all once: real images in, codes in PostgreSQL, ranked answers out."""
     from retrieval_db.demo import run
 
     with opened(database, writing=True) as db:
-        run(db, out, images=images, say=print, device=device.value)
+        run(db, out, images=images, weights=weights, say=print, device=device.value)
 
 
 # The database
@@ -339,14 +340,18 @@ def migrate(
 ) -> None:
     """Create the tables and functions, or bring them up to date."""
     if sql:
-        print(migration.offline_sql(to))
+        print(migration.offline_sql(to), end="")
         return
     target = resolve(database, report=note)
     note(f"Database: {target}")
     reached = migration.move(target.url, to)
     note(
         f"Core at revision {reached.core or 'base'}; fine stage "
-        + (f"at {reached.features}." if reached.features else "absent (needs pgvector 0.7).")
+        + (
+            f"at {reached.features}."
+            if reached.features
+            else "absent (needs pgvector 0.7 or later in the search path)."
+        )
     )
 
 

@@ -91,7 +91,8 @@ class Runner:
                 f"expected prepared images, uint8 [N, {', '.join(map(str, self.shape))}], "
                 f"not {batch.dtype} {list(batch.shape)}"
             )
-        images = torch.from_numpy(np.ascontiguousarray(batch))
+        # Pillow's arrays are read-only, which torch warns of.
+        images = torch.from_numpy(np.require(batch, requirements=["C", "W"]))
         if self.device.type == "cpu":
             with one_thread_each() as threads, ThreadPoolExecutor(threads) as pool:
                 parts = list(pool.map(self._forward, torch.split(images, 1)))
