@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from . import errors
-from .database import Connection, create_database_engine, translate
+from .database import (
+    Connection,
+    create_database_engine,
+    open_connection,
+    translate,
+    translated,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -28,6 +34,19 @@ FEATURES_TABLE = "retrieval_db_features_version"
 LOCK = 7_216_305_921
 
 
+# An own schema; `public` after it, for the extension vector may live there.
+OWN_SCHEMA = (
+    "CREATE SCHEMA retrieval, and ?options=-csearch_path%3Dretrieval,public at the end of the URL."
+)
+CURES: dict[type[psycopg.Error], str] = {
+    psycopg.errors.InsufficientPrivilege: (
+        " Migrate as a role that may create tables there (GRANT CREATE ON SCHEMA … TO …), or in a "
+        f"schema of its own: {OWN_SCHEMA}"
+    ),
+    psycopg.errors.InvalidSchemaName: f" Give retrieval-db a schema: {OWN_SCHEMA}",
+}
+
+
 @dataclass(frozen=True)
 class Revisions:
     """The revisions that a database is at; None where a history was never begun."""
@@ -35,10 +54,13 @@ class Revisions:
     core: str | None
     features: str | None
 
+    def __str__(self) -> str:
+        return " and ".join(filter(None, (self.core, self.features))) or "base"
+
     @property
     def current(self) -> bool:
-        """Whether the core is exactly at the revision that this program knows."""
-        return self.core == CORE_HEAD
+        """Whether all that is there is exactly at the revision that this program knows."""
+        return self.core == CORE_HEAD and self.features in (None, FEATURES_HEAD)
 
 
 def revisions(connection: Connection) -> Revisions:
@@ -64,13 +86,12 @@ def require_current(connection: Connection) -> Revisions:
     found = revisions(connection)
     if found.core is None:
         raise errors.NotMigrated()
+    _refuse_newer(found)
     if not found.current:
-        if _known(found.core, "versions"):
-            raise errors.NotMigrated(
-                f"The database is at revision {found.core}, this program needs {CORE_HEAD}. "
-                "Run `retrieval-db migrate`."
-            )
-        raise errors.SchemaTooNew()
+        raise errors.NotMigrated(
+            f"The database is at revision {found}, this program needs "
+            f"{Revisions(CORE_HEAD, found.features and FEATURES_HEAD)}. Run `retrieval-db migrate`."
+        )
     return found
 
 
@@ -81,9 +102,11 @@ def upgrade(url: str, revision: str = "head") -> Revisions:
         ForeignTable: there is a table `images` or `encoders` that is not ours.
         SchemaTooNew: the database is newer than this program.
         PermissionDenied: the role may not create tables.
+        DatabaseError: there is no schema to create them in.
     """
     from alembic import command
 
+    _refuse_newer(_current(url))
     with _migrating(url) as connection:
         _refuse_strangers(connection)
         command.upgrade(_config("alembic", connection), revision)
@@ -93,9 +116,14 @@ def upgrade(url: str, revision: str = "head") -> Revisions:
 
 
 def downgrade(url: str, revision: str = "base") -> Revisions:
-    """Migrate a database down; the fine stage goes first, since it leans on the core."""
+    """Migrate a database down; the fine stage goes first, since it leans on the core.
+
+    Raises:
+        SchemaTooNew: only a newer program knows the way down.
+    """
     from alembic import command
 
+    _refuse_newer(_current(url))
     with _migrating(url) as connection:
         command.downgrade(_config("features", connection), "base")
         command.downgrade(_config("alembic", connection), revision)
@@ -103,29 +131,34 @@ def downgrade(url: str, revision: str = "base") -> Revisions:
 
 
 def move(url: str, revision: str) -> Revisions:
-    """Migrate up or down to `revision`, whichever way it lies."""
-    from alembic.script import ScriptDirectory
+    """Migrate up or down to `revision`, whichever way it lies.
 
-    if revision in ("head", "heads"):
+    Raises:
+        UsageError: there is no such revision.
+        SchemaTooNew: the database is newer than this program.
+    """
+    if revision == "head":
         return upgrade(url)
-    order = [
-        script.revision
-        for script in ScriptDirectory.from_config(_config("alembic")).walk_revisions()
-    ]
-    current = _current(url).core
-    if revision != "base" and revision not in order:
-        raise errors.UsageError(
-            f"There is no revision {revision!r}; there are: {', '.join(reversed(order))}, base."
-        )
-    if revision == "base" or (current in order and order.index(revision) > order.index(current)):
+    order = _check_known(revision)
+    found = _current(url)
+    _refuse_newer(found)
+    if order.index(revision) < order.index(found.core or "base"):
         return downgrade(url, revision)
-    return upgrade(url, revision)
+    return found if revision == "base" else upgrade(url, revision)
 
 
 def offline_sql(revision: str = "head") -> str:
-    """The SQL that migrates an empty database, for those who run it themselves with psql."""
+    """The SQL that migrates an empty database, for those who run it themselves with psql.
+
+    Raises:
+        UsageError: there is no such revision.
+    """
     from alembic import command
 
+    if revision != "head":
+        _check_known(revision)
+    if revision == "base":
+        raise errors.UsageError("--sql migrates an empty database up, so there is no way to base.")
     parts = []
     for section in ("alembic", "features") if revision == "head" else ("alembic",):
         buffer = io.StringIO()
@@ -142,6 +175,24 @@ def offline_sql(revision: str = "head") -> str:
 def script_location() -> Path:
     """The folder of the migrations, in a checkout and in an installed wheel."""
     return Path(__file__).parent / "migrations"
+
+
+def _revisions() -> list[str]:
+    """The revisions of the core, oldest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_config("alembic")).walk_revisions()
+    return [script.revision for script in scripts][::-1]
+
+
+def _check_known(revision: str) -> list[str]:
+    """All revisions of the core in their order, `base` first, if this is one of them."""
+    known = ["base", *_revisions()]
+    if revision not in known:
+        raise errors.UsageError(
+            f"There is no revision {revision!r}; there are: {', '.join(known)}, head."
+        )
+    return known
 
 
 def _config(section: str, connection: SqlConnection | None = None) -> Config:
@@ -168,41 +219,43 @@ def _migrating(url: str) -> Iterator[SqlConnection]:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
             yield connection
     except DBAPIError as error:
-        if isinstance(error.orig, psycopg.Error):
-            raise translate(error.orig) from error
-        raise
+        if not isinstance(error.orig, psycopg.Error):
+            raise
+        ours = translate(error.orig)
+        cure = CURES.get(type(error.orig), "")
+        raise type(ours)(f"{ours}{cure} Nothing was changed.") from error
     finally:
         engine.dispose()
 
 
 def _current(url: str) -> Revisions:
-    from .database import open_connection
-
-    with open_connection(url) as connection:
+    with open_connection(url) as connection, translated(connection):
         return revisions(connection)
 
 
-def _known(revision: str, folder: str) -> bool:
-    return any((script_location() / folder).glob(f"{revision}_*.py"))
+def _refuse_newer(found: Revisions) -> None:
+    for revision, folder in ((found.core, "versions"), (found.features, "features")):
+        if revision and not any((script_location() / folder).glob(f"{revision}_*.py")):
+            raise errors.SchemaTooNew(
+                f"The database is at revision {revision}, of a newer version of retrieval-db. "
+                "Upgrade the program."
+            )
 
 
 def _refuse_strangers(connection: SqlConnection) -> None:
-    def scalar(sql: str) -> object:
-        return connection.exec_driver_sql(sql).scalar()
-
-    core = None
-    if scalar(f"SELECT to_regclass('{CORE_TABLE}')") is not None:
-        core = scalar(f"SELECT version_num FROM {CORE_TABLE}")
-    if core is not None:
-        if not _known(str(core), "versions"):
-            raise errors.SchemaTooNew()
-        return
-    for table in ("images", "encoders"):
-        if scalar(f"SELECT to_regclass('{table}')") is not None:
+    """Tables of our names that we did not make, where ours would be created."""
+    if connection.exec_driver_sql(f"SELECT to_regclass('{CORE_TABLE}')").scalar() is not None:
+        version = connection.exec_driver_sql(f"SELECT count(*) FROM {CORE_TABLE}").scalar()
+        if version:
+            return
+    for table in ("images", "encoders", "image_features"):
+        there = connection.exec_driver_sql(
+            f"SELECT to_regclass(quote_ident(current_schema()) || '.{table}')"
+        )
+        if there.scalar() is not None:
             raise errors.ForeignTable(
                 f"The database has a table `{table}` that retrieval-db did not make. Nothing was "
-                "changed. Give retrieval-db a schema of its own: CREATE SCHEMA retrieval, and "
-                "?options=-csearch_path%3Dretrieval at the end of the URL."
+                f"changed. Give retrieval-db a schema of its own: {OWN_SCHEMA}"
             )
 
 
@@ -211,7 +264,8 @@ def _vector_available(connection: SqlConnection) -> bool:
     row = connection.exec_driver_sql(
         """
         SELECT available.installed_version IS NOT NULL,
-               string_to_array(coalesce(installed_version, default_version), '.')::int[] >= '{0,7}',
+               to_regtype('halfvec') IS NOT NULL,
+               string_to_array(default_version, '.')::int[] >= '{0,7}',
                (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
                    OR (SELECT bool_and(version.trusted) FROM pg_available_extension_versions version
                        WHERE version.name = 'vector'
@@ -220,4 +274,7 @@ def _vector_available(connection: SqlConnection) -> bool:
         FROM pg_available_extensions available WHERE name = 'vector'
         """
     ).fetchone()
-    return row is not None and bool(row[1]) and (bool(row[0]) or bool(row[2]))
+    if row is None:
+        return False
+    installed, visible, new_enough, creatable = row
+    return bool(visible if installed else new_enough and creatable)

@@ -100,16 +100,27 @@ class EncoderRow(CoreBase):
         UniqueConstraint("id", "bits"),
         CheckConstraint("bits BETWEEN 4 AND 256 AND bits % 4 = 0", name="encoders_bits_check"),
         CheckConstraint("name <> ''", name="encoders_name_check"),
+        {"comment": "What makes hash codes: one row for each encoder"},
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     name: Mapped[str] = mapped_column(Text, unique=True)
-    bits: Mapped[int] = mapped_column(SmallInteger)
+    bits: Mapped[int] = mapped_column(SmallInteger, comment="code length L")
     feature_dim: Mapped[int | None]
-    config: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
-    fingerprint: Mapped[str] = mapped_column(Text)
-    artifact: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
-    root: Mapped[str | None] = mapped_column(Text)
+    config: Mapped[dict[str, Any]] = mapped_column(
+        JSONB,
+        server_default=text("'{}'"),
+        comment="everything but the weights that codes depend on",
+    )
+    fingerprint: Mapped[str] = mapped_column(Text, comment="SHA-256 over config and weights")
+    artifact: Mapped[bytes | None] = mapped_column(
+        LargeBinary,
+        deferred=True,
+        comment="safetensors: every weight that is not a published backbone",
+    )
+    root: Mapped[str | None] = mapped_column(
+        Text, comment="the folder that relative paths of its images start from"
+    )
     created_at: Mapped[datetime] = mapped_column(
         TIMESTAMP(timezone=True), server_default=func.now()
     )
@@ -127,12 +138,15 @@ class Image(CoreBase):
             name="images_code_check",
         ),
         CheckConstraint("octet_length(content_sha256) = 32", name="images_content_sha256_check"),
+        {"comment": "retrieval-db: one row for each image and encoder"},
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     encoder_id: Mapped[int]
     bits: Mapped[int] = mapped_column(SmallInteger)
-    code_1: Mapped[int] = mapped_column(BigInteger)
+    code_1: Mapped[int] = mapped_column(
+        BigInteger, comment="bits 0 to L/4-1, most significant first"
+    )
     code_2: Mapped[int] = mapped_column(BigInteger)
     code_3: Mapped[int] = mapped_column(BigInteger)
     code_4: Mapped[int] = mapped_column(BigInteger)
@@ -155,6 +169,7 @@ class ImageFeature(FeaturesBase):
     """The feature of an image, for the fine stage."""
 
     __tablename__ = "image_features"
+    __table_args__ = ({"comment": "The fine stage: a float vector for each image"},)
 
     image_id: Mapped[int] = mapped_column(
         BigInteger,
