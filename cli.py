@@ -345,14 +345,8 @@ def migrate(
     target = resolve(database, report=note)
     note(f"Database: {target}")
     reached = migration.move(target.url, to)
-    note(
-        f"Core at revision {reached.core or 'base'}; fine stage "
-        + (
-            f"at {reached.features}."
-            if reached.features
-            else "absent (needs pgvector 0.7 or later in the search path)."
-        )
-    )
+    fine = f"at {reached.features}" if reached.features else "absent (needs pgvector 0.7 or later)"
+    note(f"Core at revision {reached.core or 'base'}; fine stage {fine}.")
 
 
 @app.command()
