@@ -84,6 +84,10 @@ def create(
     method, length = parse_spec(spec, bits)
     name = name or f"{method.name}{length}"
     if method.name == "phash":
+        if any(option is not None for option in (weights, input_size, mean, std)):
+            raise UsageError(
+                f"{name} has no network: leave out the weights, input size, mean and std."
+            )
         return PerceptualHash(length, name)
     if method.fit is None:
         raise UsageError(f"{method.name} is trained on labelled images, not made from a name.")

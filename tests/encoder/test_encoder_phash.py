@@ -75,3 +75,8 @@ def test_blank_images_share_one_code() -> None:
 def test_other_widths_are_refused() -> None:
     with pytest.raises(UsageError, match="64 or 256 bits, not 128"):
         encoder.create("phash128")
+
+
+def test_options_of_networks_are_refused() -> None:
+    with pytest.raises(UsageError, match="has no network"):
+        encoder.create("phash64", weights="net.safetensors")
