@@ -11,9 +11,7 @@ from pathlib import Path
 from . import photos
 from .database import Connection, translated
 from .encoders import Encoder, StoredEncoder
-from .encoding import EncodeReport, absolute, encode_files, stored_path
-from .encoding import Labels as Labels
-from .encoding import extract_features as extract_features
+from .encoding import EncodeReport, Labels, absolute, encode_files, stored_path
 from .errors import ImageError
 from .loading import Writer, finish
 from .sql import queries

@@ -1,0 +1,150 @@
+"""Who may import whom, and what the package shows to the outside."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import retrieval_db
+from tests.conftest import ROOT
+
+# Rooms that are linked into the package; everything else in it is the core.
+LINKED = ("encoder", "console", "demo", "migrations", "cli")
+TORCH = {"torch", "torchvision", "safetensors", "sklearn"}
+
+
+def modules(room: str) -> list[Path]:
+    """The files of a room; `retrieval_db` without the rooms that are linked into it."""
+    if room == "cli":
+        return [ROOT / "cli.py"]
+    files = sorted((ROOT / room).rglob("*.py"))
+    if room != "retrieval_db":
+        return files
+    return [
+        file
+        for file in files
+        if file.relative_to(ROOT / room).parts[0].removesuffix(".py") not in LINKED
+    ]
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Everything that a file imports, anywhere in it, by its absolute name."""
+    # Relative to where it is imported from: encoder/ is retrieval_db.encoder.
+    place = file.relative_to(ROOT).with_suffix("").parts
+    if place[0] != "retrieval_db":
+        place = ("retrieval_db", *place)
+    package = place[:-1]
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def rooms_of(file: Path) -> set[str]:
+    """The rooms of this project that a file imports from: `retrieval_db.codes`, `encoder`."""
+    found = set()
+    for name in imports(file):
+        parts = name.split(".")
+        if parts[0] == "retrieval_db" and len(parts) > 1:
+            found.add(parts[1] if parts[1] in LINKED else ".".join(parts[:2]))
+    return found
+
+
+def packages_of(file: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(file)}
+
+
+@pytest.mark.parametrize("file", modules("retrieval_db"), ids=lambda file: str(file.name))
+def test_the_core_knows_no_torch_and_no_other_room(file: Path) -> None:
+    assert not packages_of(file) & TORCH
+    assert not rooms_of(file) & set(LINKED)
+    assert not packages_of(file) & {*LINKED, "tests", "benchmarks"}
+
+
+@pytest.mark.parametrize("file", modules("encoder"), ids=lambda file: str(file.name))
+def test_encoders_know_no_database(file: Path) -> None:
+    allowed = {"encoder", "retrieval_db.encoders", "retrieval_db.codes", "retrieval_db.errors"}
+    assert rooms_of(file) <= allowed
+    assert not packages_of(file) & {"psycopg", "sqlalchemy", "alembic"}
+
+
+def test_migrations_are_frozen() -> None:
+    for file in modules("migrations"):
+        if file.name == "env.py":
+            assert rooms_of(file) == {"retrieval_db.database", "retrieval_db.schema"}
+        else:
+            assert packages_of(file) <= {"alembic"}, file
+
+
+@pytest.mark.parametrize(("room", "others"), [("demo", {"cli"}), ("console", {"cli", "demo"})])
+def test_what_commands_use_knows_no_command(room: str, others: set[str]) -> None:
+    for file in modules(room):
+        assert not rooms_of(file) & others, file
+
+
+def test_no_room_is_imported_by_a_name_that_others_use() -> None:
+    """In a wheel there is no top-level `encoder`, `console`, `demo` or `migrations`."""
+    for room in ("retrieval_db", *LINKED):
+        for file in modules(room):
+            assert not packages_of(file) & set(LINKED), file
+
+
+def test_the_links() -> None:
+    for name in LINKED:
+        link = ROOT / "retrieval_db" / (name if name != "cli" else "cli.py")
+        assert link.is_symlink()
+        assert link.resolve() == ROOT / link.name
+
+
+def test_the_public_surface() -> None:
+    assert retrieval_db.__all__ == [
+        "CodeSet",
+        "Database",
+        "Encoder",
+        "Hit",
+        "IndexReport",
+        "LoadReport",
+        "Query",
+        "RetrievalError",
+        "SearchResult",
+        "StoredEncoder",
+        "connect",
+        "query_photo",
+        "read_npz",
+        "write_npz",
+    ]
+    for name in retrieval_db.__all__:
+        assert getattr(retrieval_db, name).__doc__, name
+
+
+def test_the_tree_of_errors_is_drawn_as_it_is() -> None:
+    from retrieval_db import errors
+
+    def drawn(kind: type[Exception], depth: int = 0) -> Iterator[tuple[int, str]]:
+        yield depth, kind.__name__
+        for below in kind.__subclasses__():
+            if below.__module__ == errors.__name__:
+                yield from drawn(below, depth + 1)
+
+    lines = [line for line in (errors.__doc__ or "").splitlines() if line.startswith("    ")]
+    wanted = []
+    for line in lines:
+        name = line.strip("│├└─ ").split()[0]
+        wanted.append(((line.index(name) - 4) // 4, name))
+    assert list(drawn(errors.RetrievalError)) == wanted
+    for _, name in wanted:
+        assert getattr(errors, name).__doc__.endswith(".")
+        assert str(getattr(errors, name)()) == getattr(errors, name).__doc__
+
+
+def test_what_the_encoders_and_the_files_of_codes_agree_on() -> None:
+    from retrieval_db import interchange
+    from retrieval_db.encoder import checkpoint
+
+    assert interchange.ARTIFACT_KEY == checkpoint.HEADER_KEY
