@@ -1,11 +1,13 @@
 """Encoders: from images to the outputs whose signs are the bits of a hash code.
 
+    from retrieval_db.encoder import create
+
     encoder = create("itq128", weights=Path("mobilenet_v2.safetensors"))
     if not encoder.fitted:
         encoder = encoder.fit(encoder.features(batch))
     features, outputs = encoder.encode(batch)
 
-`import encoder` loads no torch, and neither do the perceptual hashes.
+Importing it loads no torch, and neither do the perceptual hashes.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _axes(centred: Float64, bits: int) -> Float64:
         return np.linalg.svd(centred, full_matrices=False)[2][:bits].T
     # Late: scipy is slow to import, and only fitting needs it. It can compute the largest L
     # eigenvectors only; they come in ascending order.
-    from scipy.linalg import eigh  # type: ignore[import-untyped]
+    from scipy.linalg import eigh
 
     _, vectors = eigh(centred.T @ centred, subset_by_index=[dim - bits, dim - 1])
     return np.asarray(vectors[:, ::-1], dtype=np.float64)

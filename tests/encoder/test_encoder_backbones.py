@@ -16,9 +16,9 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-import encoder
-from encoder import backbones, weights
-from encoder.names import BACKBONES
+from retrieval_db import encoder
+from retrieval_db.encoder import backbones, weights
+from retrieval_db.encoder.names import BACKBONES
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save as save_tensors
 
-import encoder
-from encoder import checkpoint
+from retrieval_db import encoder
+from retrieval_db.encoder import checkpoint
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros(0, np.float32)}

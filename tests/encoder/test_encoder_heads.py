@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
+from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
 from retrieval_db.errors import NotEnoughImages, UsageError
 
 Fit = Callable[..., LinearHead]

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-import encoder
-from encoder.network import NetworkEncoder
+from retrieval_db import encoder
+from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoders import Encoder
 from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import encoder
+from retrieval_db import encoder
 from retrieval_db.encoders import Encoder
 from retrieval_db.errors import FormatError, UsageError
 

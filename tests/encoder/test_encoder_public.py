@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import encoder
-from encoder.methods import METHODS, parse_spec
+from retrieval_db import encoder
+from retrieval_db.encoder.methods import METHODS, parse_spec
 from retrieval_db.errors import UsageError
 
 
 def run(code: str) -> None:
-    root = str(Path(encoder.__file__).parents[1])
+    root = str(Path(encoder.__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root}
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=environment)
 
@@ -39,7 +39,8 @@ def test_the_public_surface_is_pinned() -> None:
 
 def test_perceptual_hashes_load_no_torch() -> None:
     run(
-        "import encoder, sys\n"
+        "import sys\n"
+        "from retrieval_db import encoder\n"
         "from PIL import Image\n"
         "hasher = encoder.create('phash64')\n"
         "assert 'scipy' not in sys.modules\n"
@@ -55,7 +56,7 @@ def test_a_missing_package_gives_the_cure(missing: str) -> None:
     run(
         "import sys\n"
         f"sys.modules[{missing!r}] = None\n"
-        "import encoder\n"
+        "from retrieval_db import encoder\n"
         "from retrieval_db.errors import MissingExtra\n"
         "encoder.create('phash64')\n"
         "try:\n"

@@ -9,9 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import encoder
-from encoder.heads import unit_rows
-from encoder.network import NetworkEncoder
+from retrieval_db import encoder
+from retrieval_db.encoder.heads import unit_rows
+from retrieval_db.encoder.network import NetworkEncoder
 
 # The largest values of the feature of the image that is made below.
 GOLDEN = {

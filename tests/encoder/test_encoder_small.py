@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-import encoder
-from encoder.network import NetworkEncoder
+from retrieval_db import encoder
+from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.errors import FormatError, NotEnoughImages, UsageError
 
 
