@@ -7,11 +7,9 @@ usage, 130 an interruption.
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,16 +17,42 @@ import typer
 from PIL import Image as PillowImage
 
 import retrieval_db
-from retrieval_db import encoders, errors, migration, photos
-from retrieval_db.client import Database, connect
-from retrieval_db.console import choosing, output, querying
+from retrieval_db import errors, migration, photos
+from retrieval_db.console import (
+    answering,
+    choosing,
+    encoder_commands,
+    querying,
+    reports,
+    server_commands,
+)
+from retrieval_db.console.answering import Format
 from retrieval_db.console.failures import Commands
-from retrieval_db.console.output import Format, note, progress_bar
-from retrieval_db.database import open_connection, resolve
+from retrieval_db.console.options import (
+    BackboneOption,
+    BitsOption,
+    DatabaseOption,
+    Device,
+    DeviceOption,
+    EncoderOption,
+    InputSizeOption,
+    JsonOption,
+    LabelsOption,
+    MeanOption,
+    Metric,
+    NameOption,
+    PhotosArgument,
+    RootOption,
+    Stage,
+    StdOption,
+    WeightsOption,
+    opened,
+)
+from retrieval_db.console.screen import check_writable, note, progress_bar
+from retrieval_db.database import resolve
 from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import read_npz, write_npz
 from retrieval_db.labels import label_reader
-from retrieval_db.server import Server
 
 app = typer.Typer(
     cls=Commands,
@@ -37,70 +61,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-server_commands = typer.Typer(help="The embedded PostgreSQL server.", no_args_is_help=True)
-encoder_commands = typer.Typer(help="The stored encoders.", no_args_is_help=True)
-app.add_typer(server_commands, name="db")
-app.add_typer(encoder_commands, name="encoders")
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cuda = "cuda"
-    mps = "mps"
-    cpu = "cpu"
-
-
-class Stage(StrEnum):
-    auto = "auto"
-    coarse = "coarse"
-    fine = "fine"
-
-
-class Metric(StrEnum):
-    cosine = "cosine"
-    l2 = "l2"
-
-
-DatabaseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        "-d",
-        metavar="URL",
-        help="PostgreSQL to use; else RETRIEVAL_DB_URL, DATABASE_URL, the embedded server.",
-    ),
-]
-EncoderOption = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        "-e",
-        help="A stored name, a .safetensors file, or a method: itq128, lsh64, phash64, phash256.",
-    ),
-]
-WeightsOption = Annotated[
-    Path | None, typer.Option(help="The backbone's weights as a local file.", metavar="FILE")
-]
-DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BackboneOption = Annotated[
-    str | None, typer.Option(help="A torchvision network (default: mobilenet_v2).")
-]
-InputSizeOption = Annotated[int | None, typer.Option(help="Pixels on a side, for --weights.")]
-MeanOption = Annotated[
-    str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
-]
-StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
-BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
-NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(help="`folder`: a photo's label is its folder's name; or a CSV of path,label."),
-]
-RootOption = Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")]
-PhotosArgument = Annotated[
-    list[Path], typer.Argument(metavar="PHOTOS...", help="Folders or files.")
-]
+app.add_typer(server_commands.commands, name="db")
+app.add_typer(encoder_commands.commands, name="encoders")
 
 
 # Photos in
@@ -156,7 +118,7 @@ def index(
                 labels=labels_of,
                 progress=advance,
             )
-    output.index_report(report, as_json=as_json, prune=prune)
+    reports.index_report(report, as_json=as_json, prune=prune)
     if len(report.skipped) == report.found:
         raise errors.ImageError("None of the files is a readable image.")
 
@@ -182,7 +144,7 @@ def encode(
     """Encode photos into a file of codes; no database is needed, `load` reads it."""
     files = photos.find_all(sources)
     labels_of = None if labels is None else label_reader(labels)
-    output.check_writable(out)
+    check_writable(out)
     settings = choosing.Settings(
         spec=encoder,
         backbone=backbone,
@@ -204,7 +166,7 @@ def encode(
             labels=labels_of,
         )
     write_npz(out, codes if features else replace(codes, features=None))
-    output.skipped(report.skipped)
+    reports.skipped(report.skipped)
     note(f"{out}: {len(codes)} codes of {codes.bits} bits ({chosen.name})")
 
 
@@ -222,7 +184,7 @@ def load(
     items = read_npz(file)
     with opened(database, writing=True) as db, progress_bar("Loading", len(items)) as advance:
         report = db.load(items, encoder=encoder, features=features, progress=advance)
-    output.load_report(report, as_json=as_json)
+    reports.load_report(report, as_json=as_json)
 
 
 # Answers out
@@ -269,7 +231,7 @@ def search(
     style = Format.chosen(json=as_json, jsonl=as_jsonl, csv=as_csv)
     containing = querying.metadata(metadata)
     for file in filter(None, (out, html, sheet)):
-        output.check_writable(file)
+        check_writable(file)
     with opened(database) as db:
         wanted = querying.Wanted(
             photos=tuple(photos_ or ()),
@@ -296,7 +258,7 @@ def search(
             max_candidates=max_candidates,
             max_ms=max_ms,
         )
-        output.answers(
+        answering.show(
             answers,
             style,
             out=out,
@@ -353,158 +315,7 @@ def migrate(
 def info(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Show where the database is, its versions, encoders, counts, sizes and indexes."""
     with opened(database) as db:
-        output.info(db.info(), as_json=as_json)
-
-
-@server_commands.command("start")
-def db_start() -> None:
-    """Start the embedded server, creating it the first time."""
-    Server(notify=note).start()
-    db_status(None)
-
-
-@server_commands.command("stop")
-def db_stop() -> None:
-    """Stop the embedded server."""
-    Server(notify=note).stop()
-    note("The embedded server does not run.")
-
-
-@server_commands.command("status")
-def db_status(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
-    """Show whether the server runs, embedded or external; change nothing."""
-    external = database or next(
-        filter(None, map(os.environ.get, ("RETRIEVAL_DB_URL", "DATABASE_URL"))), None
-    )
-    if external is None:
-        output.server_status(Server(notify=note).status(), as_json=as_json)
-        return
-    target = resolve(external)
-    with open_connection(target.url) as connection:
-        output.external_status(target, connection, as_json=as_json)
-
-
-@server_commands.command("url")
-def db_url(database: DatabaseOption = None) -> None:
-    """Print a URL that psql and psycopg take; the server is left running."""
-    print(resolve(database, report=note).url)
-
-
-@server_commands.command("shell")
-def db_shell(database: DatabaseOption = None) -> None:
-    """Open psql on the database."""
-    target = resolve(database, report=note)
-    argv = Server(notify=note).shell_command() if target.embedded else ["psql", target.url]
-    try:
-        os.execvp(argv[0], argv)
-    except FileNotFoundError as error:
-        raise errors.RetrievalError(
-            "There is no psql here; install PostgreSQL's client programs."
-        ) from error
-
-
-@server_commands.command("upgrade")
-def db_upgrade() -> None:
-    """Bring the embedded server's data to the installed major version."""
-    old = Server(notify=note).upgrade()
-    note("Nothing to upgrade." if old is None else f"Upgraded. The old data may be deleted: {old}")
-
-
-# Encoders
-
-
-@encoder_commands.command("list")
-def encoders_list(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
-    """List the stored encoders."""
-    with opened(database) as db:
-        output.encoders(db.info().encoders, as_json=as_json)
-
-
-@encoder_commands.command("show")
-def encoders_show(name: str, database: DatabaseOption = None) -> None:
-    """Show one encoder with its config, as JSON."""
-    with opened(database) as db:
-        output.encoder(db.encoder(name))
-
-
-@encoder_commands.command("add")
-def encoders_add(
-    file: Annotated[Path, typer.Argument(metavar="ENCODER.safetensors")],
-    database: DatabaseOption = None,
-    weights: WeightsOption = None,
-    name: NameOption = None,
-) -> None:
-    """Store an encoder from its file."""
-    opened_file = choosing.from_file(file, name, weights=weights)
-    with opened(database, writing=True) as db:
-        added = db.add_encoder(opened_file)
-    note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
-
-
-@encoder_commands.command("export")
-def encoders_export(
-    name: str,
-    out: Annotated[Path, typer.Option("--output", "-o", metavar="ENCODER.safetensors")],
-    database: DatabaseOption = None,
-) -> None:
-    """Write a stored encoder to a file."""
-    with opened(database) as db:
-        choosing.export(db, name, out)
-    note(f"Wrote {out}")
-
-
-@encoder_commands.command("refit")
-def encoders_refit(
-    name: str,
-    new_name: Annotated[
-        str | None, typer.Option("--name", help="Of the new encoder (default: NAME-2).")
-    ] = None,
-    database: DatabaseOption = None,
-    weights: WeightsOption = None,
-    device: DeviceOption = Device.auto,
-) -> None:
-    """Fit a new encoder on all photos of a stored one, and encode them with it."""
-    with opened(database, writing=True) as db:
-        fitted, files = choosing.refit(
-            db, name, new_name, weights=weights, device=device.value, say=note
-        )
-        root = db.encoder(name).root
-        with progress_bar("Indexing", len(files)) as advance:
-            report = db.index(
-                *files,
-                encoder=fitted,
-                root=Path(root) if root else None,
-                files=list(files),
-                labels=files.get,
-                progress=advance,
-            )
-    output.index_report(report, as_json=False, prune=False)
-    note(f"`retrieval-db encoders remove {name}` removes the old one.")
-
-
-@encoder_commands.command("remove")
-def encoders_remove(
-    name: str,
-    database: DatabaseOption = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete an encoder and the codes of all its images."""
-    with opened(database, writing=True) as db:
-        stored = db.encoder(name)
-        if not yes:
-            typer.confirm(
-                f"Delete {stored.name!r} and the codes of its images?", abort=True, err=True
-            )
-        removed = encoders.remove(db.connection, name)
-    note(f"Removed {name!r} and the codes of {removed} images.")
-
-
-def opened(database: str | None, *, writing: bool = False) -> Database:
-    """Connect; before a first write the target is shown."""
-    db = connect(database, report=note)
-    if writing:
-        note(f"Database: {db.target}")
-    return db
+        reports.info(db.info(), as_json=as_json)
 
 
 def version(wanted: bool) -> None:

@@ -15,7 +15,7 @@ from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 
-from .output import progress_bar
+from .screen import progress_bar
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.network import NetworkEncoder

@@ -13,7 +13,7 @@ import typer.core
 from retrieval_db.database import translate
 from retrieval_db.errors import RetrievalError, UsageError
 
-from .output import note
+from .screen import note
 
 INTERRUPTED = 130
 

@@ -181,7 +181,7 @@ class TestExitCodes:
             process = command.start(*arguments)
             process.communicate()
             assert process.returncode == code
-        many = ["search", *["--id", "1"] * 3000, "--jsonl", "-k", "8"]
+        many = ["search", *["--id", "1"] * 200, "--jsonl", "-k", "8"]
         reader = subprocess.Popen(
             [*command.PROGRAM, *many], stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )

@@ -1,0 +1,110 @@
+"""`retrieval-db encoders …`: what made the codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_db import encoders
+
+from . import choosing, reports
+from .options import (
+    DatabaseOption,
+    Device,
+    DeviceOption,
+    JsonOption,
+    NameOption,
+    WeightsOption,
+    opened,
+)
+from .screen import note, progress_bar
+
+commands = typer.Typer(help="The stored encoders.", no_args_is_help=True)
+
+
+@commands.command("list")
+def listed(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """List the stored encoders."""
+    with opened(database) as db:
+        reports.encoders(db.info().encoders, as_json=as_json)
+
+
+@commands.command("show")
+def show(name: str, database: DatabaseOption = None) -> None:
+    """Show one encoder with its config, as JSON."""
+    with opened(database) as db:
+        reports.encoder(db.encoder(name))
+
+
+@commands.command("add")
+def add(
+    file: Annotated[Path, typer.Argument(metavar="ENCODER.safetensors")],
+    database: DatabaseOption = None,
+    weights: WeightsOption = None,
+    name: NameOption = None,
+) -> None:
+    """Store an encoder from its file."""
+    opened_file = choosing.from_file(file, name, weights=weights)
+    with opened(database, writing=True) as db:
+        added = db.add_encoder(opened_file)
+    note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
+
+
+@commands.command("export")
+def export(
+    name: str,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="ENCODER.safetensors")],
+    database: DatabaseOption = None,
+) -> None:
+    """Write a stored encoder to a file."""
+    with opened(database) as db:
+        choosing.export(db, name, out)
+    note(f"Wrote {out}")
+
+
+@commands.command("refit")
+def refit(
+    name: str,
+    new_name: Annotated[
+        str | None, typer.Option("--name", help="Of the new encoder (default: NAME-2).")
+    ] = None,
+    database: DatabaseOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Fit a new encoder on all photos of a stored one, and encode them with it."""
+    with opened(database, writing=True) as db:
+        fitted, files = choosing.refit(
+            db, name, new_name, weights=weights, device=device.value, say=note
+        )
+        root = db.encoder(name).root
+        with progress_bar("Indexing", len(files)) as advance:
+            report = db.index(
+                *files,
+                encoder=fitted,
+                root=Path(root) if root else None,
+                files=list(files),
+                labels=files.get,
+                progress=advance,
+            )
+    reports.index_report(report, as_json=False, prune=False)
+    note(f"`retrieval-db encoders remove {name}` removes the old one.")
+
+
+@commands.command("remove")
+def remove(
+    name: str,
+    database: DatabaseOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete an encoder and the codes of all its images."""
+    with opened(database, writing=True) as db:
+        stored = db.encoder(name)
+        if not yes:
+            typer.confirm(
+                f"Delete {stored.name!r} and the codes of its images?", abort=True, err=True
+            )
+        removed = encoders.remove(db.connection, name)
+    note(f"Removed {name!r} and the codes of {removed} images.")

@@ -1,0 +1,81 @@
+"""Options that several commands share, and the database that they name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_db.client import Database, connect
+
+from .screen import note
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cuda = "cuda"
+    mps = "mps"
+    cpu = "cpu"
+
+
+class Stage(StrEnum):
+    auto = "auto"
+    coarse = "coarse"
+    fine = "fine"
+
+
+class Metric(StrEnum):
+    cosine = "cosine"
+    l2 = "l2"
+
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        "-d",
+        metavar="URL",
+        help="PostgreSQL to use; else RETRIEVAL_DB_URL, DATABASE_URL, the embedded server.",
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        help="A stored name, a .safetensors file, or a method: itq128, lsh64, phash64, phash256.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="The backbone's weights as a local file.", metavar="FILE")
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BackboneOption = Annotated[
+    str | None, typer.Option(help="A torchvision network (default: mobilenet_v2).")
+]
+InputSizeOption = Annotated[int | None, typer.Option(help="Pixels on a side, for --weights.")]
+MeanOption = Annotated[
+    str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
+]
+StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
+BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
+NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(help="`folder`: a photo's label is its folder's name; or a CSV of path,label."),
+]
+RootOption = Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")]
+PhotosArgument = Annotated[
+    list[Path], typer.Argument(metavar="PHOTOS...", help="Folders or files.")
+]
+
+
+def opened(database: str | None, *, writing: bool = False) -> Database:
+    """Connect; before a first write the target is shown."""
+    db = connect(database, report=note)
+    if writing:
+        note(f"Database: {db.target}")
+    return db

@@ -1,0 +1,117 @@
+"""Where words go: tables and JSON on stdout, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from retrieval_db.errors import UsageError
+
+# As many skipped or missing files as one wants to read; the rest is counted.
+LISTED = 20
+
+# Columns of a console that is a file or a pipe: wider than any path.
+UNFOLDED = 10_000
+
+
+def check_writable(file: Path) -> None:
+    """See before the work whether its result can be written.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
+        reason = "it is a folder" if file.is_dir() else "its folder is not there, or closed"
+        raise UsageError(f"Cannot write {file}: {reason}.")
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console that folds nothing where a program, not a person, reads."""
+    file = stream or sys.stdout
+    return Console(file=file, soft_wrap=True, width=None if file.isatty() else UNFOLDED)
+
+
+def note(message: str) -> None:
+    """A message for the user, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Rate(ProgressColumn):
+    """Items in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "–/s")
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with rate and remaining time; yields what advances it."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+def size(number: int) -> str:
+    """Bytes, readable."""
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console().print(table)
+
+
+def note_all(lines: Sequence[str]) -> None:
+    """As many lines as one wants to read, on stderr."""
+    for line in lines[:LISTED]:
+        note(f"  {line}")
+    if len(lines) > LISTED:
+        note(f"  … and {len(lines) - LISTED} more (--json lists them all)")
+
+
+def print_json(value: Any) -> None:
+    """A value with all that is in it, as JSON on stdout."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, datetime):
+            return item.isoformat()
+        return str(item)
+
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
