@@ -170,7 +170,7 @@ class TestExitCodes:
 
     def test_an_error_in_sql_is_a_message(self, url: str) -> None:
         with example.connect(url) as connection:
-            connection.execute("DROP FUNCTION search_codes; DROP FUNCTION run_search CASCADE")
+            connection.execute("ALTER TABLE images RENAME TO elsewhere")
         outcome = command.run("search", "--id", 1)
         assert outcome.code == 1
         assert "retrieval-db migrate" in outcome.err
