@@ -20,6 +20,7 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
+    Index,
     LargeBinary,
     SmallInteger,
     Text,
@@ -132,6 +133,12 @@ class Image(CoreBase):
     __tablename__ = "images"
     __table_args__ = (
         UniqueConstraint("encoder_id", "path"),
+        Index(
+            "images_encoder_id_label_idx",
+            "encoder_id",
+            "label",
+            postgresql_where=text("label IS NOT NULL"),
+        ),
         ForeignKeyConstraint(["encoder_id", "bits"], ["encoders.id", "encoders.bits"]),
         CheckConstraint(
             "bits = 256 OR (code_1 | code_2 | code_3 | code_4) >> (bits / 4) = 0",

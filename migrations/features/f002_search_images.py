@@ -41,19 +41,19 @@ BEGIN
     SELECT * INTO coarse FROM run_search(
         encoder, q1, q2, q3, q4, search_images.pool, search_images.radius, search_images.labels,
         search_images.metadata, max_candidates, max_ms, most + 1);
-    size := least(cardinality(coarse.ids), most);
-    whole := cardinality(coarse.ids) <= most;
+    size := least(cardinality(coarse.keys), most);
+    whole := cardinality(coarse.keys) <= most;
     RETURN QUERY
     SELECT row_number() OVER (ORDER BY fine.away, fine.distance, fine.id), fine.id, image.path,
            image.label, fine.distance, fine.away, coarse.exact, coarse.guaranteed_radius,
            size, whole
     FROM (
-        SELECT hit.id, hit.distance,
+        SELECT stored.image_id AS id, (hit.key >> 54)::integer AS distance,
                CASE metric WHEN 'l2' THEN stored.feature <-> search_images.feature
                            ELSE stored.feature <=> search_images.feature END AS away
-        FROM unnest(coarse.ids[1 : size], coarse.distances[1 : size]) AS hit(id, distance)
-        JOIN image_features AS stored ON stored.image_id = hit.id
-        ORDER BY away, hit.distance, hit.id
+        FROM unnest(coarse.keys[1 : size]) AS hit (key)
+        JOIN image_features AS stored ON stored.image_id = (hit.key & ((1::bigint << 54) - 1))
+        ORDER BY away, hit.key
         LIMIT search_images.k
     ) AS fine
     JOIN images AS image ON image.id = fine.id

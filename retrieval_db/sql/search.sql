@@ -1,12 +1,11 @@
 -- name: coarse
 -- One row for each hit; without hits one row that carries the certificate.
 SELECT run.exact, run.guaranteed_radius, run.plan, run.shells, run.probes, run.candidates,
-       hit.rank, image.id, image.path, image.label, hit.distance
+       hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer
 FROM run_search(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(k)s, %(radius)s,
                 %(labels)s, %(metadata)s, %(max_candidates)s, %(max_ms)s, 0) AS run
-LEFT JOIN LATERAL unnest(run.ids, run.distances)
-    WITH ORDINALITY AS hit(id, distance, rank) ON true
-LEFT JOIN images AS image ON image.id = hit.id
+LEFT JOIN LATERAL unnest(run.keys) WITH ORDINALITY AS hit (key, rank) ON true
+LEFT JOIN images AS image ON image.id = (hit.key & ((1::bigint << 54) - 1))
 ORDER BY hit.rank
 
 -- name: fine

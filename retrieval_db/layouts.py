@@ -1,0 +1,186 @@
+"""Layouts: the chunks that bucket indexes are on, chosen, built and replaced.
+
+Which layout an encoder has decides how fast its answers are found, never which they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import LiteralString, cast
+
+import psycopg
+
+from .database import Connection, translated
+from .encoders import StoredEncoder
+from .errors import DatabaseError
+from .sql import queries
+
+SQL = queries("layouts")
+
+# Below, a scan is as fast as any index.
+TUNE_FROM = 20_000
+# A load of so many rows, most of the encoder's, is faster without bucket indexes in its way.
+BULK = 100_000
+
+# One tune at a time in a database.
+LOCK = 7_216_305_922
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The layout that serves an encoder.
+
+    Attributes:
+        id: its key in `layouts`, and the number in the names of its indexes.
+        shared: whether it serves every encoder of the width that has none of its own.
+        widths: bits of each chunk.
+    """
+
+    id: int
+    shared: bool
+    widths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """What `tune` did.
+
+    Attributes:
+        encoder: whose layout it is.
+        layout: the new one.
+        seconds: wall time.
+    """
+
+    encoder: str
+    layout: Layout
+    seconds: float
+
+
+def layout_of(connection: Connection, encoder: StoredEncoder) -> Layout | None:
+    """The layout that serves an encoder; None where there is none, and searches scan."""
+    row = connection.execute(SQL["of_encoder"], [encoder.id]).fetchone()
+    return None if row is None else Layout(row[0], row[1], tuple(row[2]))
+
+
+def tune_statements(
+    connection: Connection,
+    encoder: str,
+    widths: Sequence[int] | None = None,
+    *,
+    online: bool = True,
+) -> list[str]:
+    """The SQL that `tune` runs, to be run one by one outside a transaction."""
+    with translated(connection):
+        rows = connection.execute(
+            SQL["tune_statements"], [encoder, None if widths is None else list(widths), online]
+        ).fetchall()
+    return [str(row[0]) for row in rows]
+
+
+def tune(
+    connection: Connection,
+    encoder: StoredEncoder,
+    widths: Sequence[int] | None = None,
+    *,
+    online: bool = True,
+    report: Callable[[str], None] = lambda statement: None,
+) -> TuneReport:
+    """Give an encoder a layout that fits its rows: build, switch, drop the old.
+
+    Searches go on, and stay exact, all the while. What an interrupted `tune` left is dropped
+    by the next one.
+
+    Args:
+        connection: in autocommit mode, of the tables' owner.
+        encoder: whose rows are counted.
+        widths: bits of each chunk; by default log2 of the number of rows.
+        online: build without blocking writers, which takes twice as long.
+        report: told each statement before it runs.
+
+    Raises:
+        DatabaseError: another `tune` is running.
+        PermissionDenied: the role does not own the table.
+        UsageError: impossible widths.
+    """
+    started = time.perf_counter()
+    with translated(connection), _alone(connection):
+        for statement in tune_statements(connection, encoder.name, widths, online=online):
+            report(statement.partition("\n")[0] or "CREATE FUNCTION")
+            # Made by our own SQL function from numbers and quoted names.
+            connection.execute(cast(LiteralString, statement))
+        layout = layout_of(connection, encoder)
+    assert layout is not None
+    return TuneReport(encoder.name, layout, time.perf_counter() - started)
+
+
+def drop_leftovers(connection: Connection) -> None:
+    """Drop the indexes and functions that no layout owns, as after removing an encoder."""
+    for (statement,) in connection.execute(SQL["leftovers"]).fetchall():
+        connection.execute(statement)
+
+
+def make_way(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
+    """Before a bulk load of `rows` rows: drop bucket indexes that would be rebuilt after it.
+
+    Those of the width stay while rows of other encoders lean on them.
+    """
+    if rows < BULK:
+        return
+    there = _count(connection, encoder)
+    layout = layout_of(connection, encoder)
+    if layout is None or rows < 2 * there:
+        return
+    if layout.shared:
+        values = {"bits": encoder.bits, "id": encoder.id}
+        leaning = connection.execute(SQL["other_rows_of_width"], values).fetchone()
+        if leaning is None or leaning[0]:
+            return
+    try:
+        for (statement,) in connection.execute(SQL["drop_statements"], [layout.id]).fetchall():
+            connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        # Whoever may only write rows loads them with the indexes in place.
+        return
+
+
+def settle(connection: Connection, encoder: StoredEncoder) -> bool:
+    """After a load: tune if the rows have outgrown the layout.
+
+    Returns:
+        Whether there is a new layout.
+    """
+    rows = _count(connection, encoder)
+    if rows < TUNE_FROM:
+        return False
+    layout = layout_of(connection, encoder)
+    wanted = connection.execute(SQL["wanted_chunks"], [encoder.bits, rows]).fetchone()
+    if layout and not layout.shared and wanted and abs(len(layout.widths) - wanted[0]) < 2:
+        return False
+    try:
+        with _alone(connection):
+            for statement in tune_statements(connection, encoder.name, online=False):
+                connection.execute(cast(LiteralString, statement))
+    except (psycopg.errors.InsufficientPrivilege, DatabaseError):
+        # Not the owner, or somebody else is at it: the answers are right all the same.
+        return False
+    return True
+
+
+def _count(connection: Connection, encoder: StoredEncoder) -> int:
+    row = connection.execute(SQL["rows_of_encoder"], [encoder.id]).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    row = connection.execute(SQL["lock"], [LOCK]).fetchone()
+    if row is None or not row[0]:
+        raise DatabaseError("Another `tune` is running on this database; wait for it.")
+    try:
+        yield
+    finally:
+        if not connection.broken:
+            connection.execute(SQL["unlock"], [LOCK])
