@@ -17,7 +17,7 @@ import typer
 from PIL import Image as PillowImage
 
 import retrieval_db
-from retrieval_db import errors, migration, photos
+from retrieval_db import errors, layouts, migration, photos
 from retrieval_db.console import (
     answering,
     choosing,
@@ -309,6 +309,30 @@ def migrate(
     reached = migration.move(target.url, to)
     fine = f"at {reached.features}" if reached.features else "absent (needs pgvector 0.7 or later)"
     note(f"Core at revision {reached.core or 'base'}; fine stage {fine}.")
+
+
+@app.command()
+def tune(
+    encoder: Annotated[
+        str | None, typer.Argument(metavar="[ENCODER]", help="Default: every encoder.")
+    ] = None,
+    database: DatabaseOption = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Bits of each chunk, with commas; default: log2 of the rows."),
+    ] = None,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
+    ] = False,
+) -> None:
+    """Build bucket indexes that fit the rows, while searches go on; drop the old ones."""
+    with opened(database, writing=True) as db:
+        chosen = choosing.widths(widths)
+        for stored in [db.encoder(encoder)] if encoder else db.encoders():
+            if sql:
+                reports.statements(layouts.tune_statements(db.connection, stored.name, chosen))
+            else:
+                reports.tuned(db.tune(stored.name, widths=chosen, report=note))
 
 
 @app.command()

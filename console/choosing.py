@@ -212,6 +212,20 @@ def export(db: Database, name: str, out: Path) -> None:
     save(from_database(db, stored, None, "cpu"), out)
 
 
+def widths(text: str | None) -> list[int] | None:
+    """Bits of chunks, with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--widths is a list such as 22,22,21,21,21,21; not {text!r}.") from error
+
+
 def numbers(option: str, text: str | None) -> float | tuple[float, ...] | None:
     """One number or several with commas between.
 

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from retrieval_db import encoders
-
 from . import choosing, reports
 from .options import (
     DatabaseOption,
@@ -106,5 +104,5 @@ def remove(
             typer.confirm(
                 f"Delete {stored.name!r} and the codes of its images?", abort=True, err=True
             )
-        removed = encoders.remove(db.connection, name)
+        removed = db.remove_encoder(name)
     note(f"Removed {name!r} and the codes of {removed} images.")

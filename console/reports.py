@@ -9,6 +9,7 @@ from retrieval_db.database import Connection, Target
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.indexing import IndexReport
 from retrieval_db.info import Info
+from retrieval_db.layouts import TuneReport
 from retrieval_db.loading import LoadReport
 from retrieval_db.server import ServerStatus
 
@@ -74,6 +75,18 @@ def info(found: Info, *, as_json: bool) -> None:
             for relation in found.relations
         ],
     )
+
+
+def tuned(report: TuneReport) -> None:
+    """Say which layout an encoder has now."""
+    widths = ", ".join(map(str, report.layout.widths))
+    print(f"{report.encoder}: chunks of {widths} bits, built in {report.seconds:.1f} s")
+
+
+def statements(lines: Sequence[str]) -> None:
+    """Print SQL for psql."""
+    for line in lines:
+        print(f"{line.strip()};")
 
 
 def encoders(stored: Sequence[tuple[StoredEncoder, int]], *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import codes, encoders, metrics, photos
+from retrieval_db import codes, metrics, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
 from retrieval_db.encoding import Labels
@@ -85,7 +85,7 @@ def store(
     old = known.get(encoder.name)
     root = folder.resolve()
     if old is not None and (old.fingerprint, old.root) != (encoder.fingerprint, str(root)):
-        removed = encoders.remove(database.connection, encoder.name)
+        removed = database.remove_encoder(encoder.name)
         say(f"   The {removed:,} codes of an earlier demo are replaced.")
     report = database.index(
         folder,

@@ -3,15 +3,91 @@
 
 CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public;
 
+CREATE FUNCTION public.chunk_expression(bits integer, start integer, width integer, word_name text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    word integer := bits / 4;
+    stop integer := start + width;
+    low integer;
+    high integer;
+    term text;
+    terms text[] := '{}';
+BEGIN
+    FOR n IN 0 .. 3 LOOP
+        low := greatest(start, n * word);
+        high := least(stop, (n + 1) * word);
+        CONTINUE WHEN low >= high;
+        term := word_name || n + 1;
+        IF (n + 1) * word > high THEN
+            term := format('(%s >> %s)', term, (n + 1) * word - high);
+        END IF;
+        -- A word of 64 bits may be negative, and >> keeps its sign.
+        IF low > n * word OR word = 64 THEN
+            term := format('(%s & %s)', term, (1::bigint << (high - low)) - 1);
+        END IF;
+        IF stop > high THEN
+            term := format('(%s << %s)', term, stop - high);
+        END IF;
+        terms := terms || term;
+    END LOOP;
+    RETURN format('(%s)::int4', array_to_string(terms, ' | '));
+END
+$$;
+
+CREATE FUNCTION public.chunk_widths(bits integer, row_count bigint) RETURNS smallint[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT array_agg((((chunk_widths.bits / chosen.m) + ((j.j <= (chunk_widths.bits % chosen.m)))::integer))::smallint ORDER BY j.j) AS array_agg
+    FROM ( SELECT (GREATEST(ceil(((chunk_widths.bits)::numeric / 31.0)), round(((chunk_widths.bits)::numeric / log(2.0, (GREATEST(chunk_widths.row_count, (256)::bigint))::numeric)))))::integer AS m) chosen,
+     LATERAL generate_series(1, chosen.m) j(j);
+END;
+
+CREATE FUNCTION public.count_labelled(encoder integer, wanted text[], at_most bigint) RETURNS bigint
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+BEGIN
+    RETURN (
+        SELECT count(*)
+        FROM (SELECT FROM images AS image
+              WHERE image.encoder_id = encoder AND image.label = ANY (wanted)
+              LIMIT at_most) AS labelled
+    );
+END
+$$;
+
+CREATE FUNCTION public.distance_expressions(bits integer, OUT first_half text, OUT second_half text, OUT whole text) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    counts text[];
+    n integer;
+BEGIN
+    SELECT array_agg(format('bit_count((%s # p%s)::bit(64))', code, part) ORDER BY part)
+    INTO counts
+    FROM unnest(packed_expressions(bits, 'code_')) WITH ORDINALITY AS packed (code, part);
+    n := cardinality(counts);
+    whole := array_to_string(counts, ' + ');
+    first_half := array_to_string(counts[1 : greatest(n / 2, 1)], ' + ');
+    second_half := array_to_string(counts[n / 2 + 1 : n], ' + ');
+END
+$$;
+
 CREATE FUNCTION public.explain_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint, OUT hits integer, OUT exact boolean, OUT guaranteed_radius integer, OUT milliseconds double precision) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     AS $$
 DECLARE
     started timestamptz := clock_timestamp();
 BEGIN
     SELECT run.plan, run.shells, run.probes, run.candidates,
-           cardinality(run.ids), run.exact, run.guaranteed_radius
+           cardinality(run.keys), run.exact, run.guaranteed_radius
     INTO plan, shells, probes, candidates, hits, exact, guaranteed_radius
     FROM run_search(encoder, q1, q2, q3, q4, k, radius, labels, metadata,
                     max_candidates, max_ms, 0) AS run;
@@ -31,15 +107,303 @@ CREATE FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigin
 
 COMMENT ON FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigint, code_1 bigint, code_2 bigint, code_3 bigint, code_4 bigint) IS 'hamming_distance under its MySQL-era name';
 
-CREATE FUNCTION public.run_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, max_ms double precision, ties integer, OUT ids bigint[], OUT distances integer[], OUT exact boolean, OUT guaranteed_radius integer, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
-    LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
+CREATE FUNCTION public.layout_drop_statements(layout_id integer, online boolean) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+    SELECT format('DELETE FROM %I.layouts WHERE id = %s', current_schema(), layout_id)
+    UNION ALL
+    SELECT format('DROP INDEX %s IF EXISTS %s',
+                  CASE WHEN online THEN 'CONCURRENTLY' ELSE '' END, indexrelid::regclass)
+    FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+    WHERE indrelid = 'images'::regclass
+      AND relname LIKE format('images\_bucket\_%s\_%%', layout_id)
+    UNION ALL
+    SELECT format('DROP FUNCTION IF EXISTS %s', oid::regprocedure)
+    FROM pg_proc
+    WHERE pronamespace = current_schema()::regnamespace
+      AND proname = 'search_layout_' || layout_id
+$$;
+
+CREATE FUNCTION public.layout_index_statements(layout_id integer, online boolean) RETURNS SETOF text
+    LANGUAGE sql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+    SELECT format(
+        'CREATE INDEX %s IF NOT EXISTS images_bucket_%s_%s ON %I.images (%s%s) '
+        'INCLUDE (id, code_1, code_2, code_3, code_4) WHERE %s',
+        CASE WHEN online THEN 'CONCURRENTLY' ELSE '' END, id, j, current_schema(),
+        CASE WHEN encoder_id IS NULL THEN 'encoder_id, ' ELSE '' END,
+        '(' || chunk_expression(bits, starts[j], widths[j], 'code_') || ')',
+        CASE WHEN encoder_id IS NULL THEN 'bits = ' || bits ELSE 'encoder_id = ' || encoder_id END
+    )
+    FROM layouts, generate_subscripts(starts, 1) AS j
+    WHERE id = layout_id
+    ORDER BY j
+$$;
+
+CREATE FUNCTION public.layout_leftovers() RETURNS SETOF integer
+    LANGUAGE sql STABLE
+    SET search_path TO '$user', 'public'
+    AS $_$
+    SELECT id FROM layouts WHERE NOT active
+    UNION
+    SELECT named.id
+    FROM (
+        SELECT split_part(relname, '_', 3)::integer AS id
+        FROM pg_class JOIN pg_index ON indexrelid = pg_class.oid
+        WHERE indrelid = 'images'::regclass AND relname ~ '^images_bucket_\d+_\d+$'
+        UNION
+        SELECT split_part(proname, '_', 3)::integer
+        FROM pg_proc
+        WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^search_layout_\d+$'
+    ) AS named
+    WHERE named.id NOT IN (SELECT layouts.id FROM layouts)
+$_$;
+
+CREATE FUNCTION public.layout_search_statement(layout_id integer) RETURNS text
+    LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     AS $_$
 DECLARE
-    found encoders%ROWTYPE;
+    layout layouts;
+    distance record;
+    near text;
+    packed text;
+    branches text := '';
 BEGIN
-    SELECT * INTO found FROM encoders WHERE name = encoder;
-    IF found.id IS NULL THEN
+    SELECT * INTO STRICT layout FROM layouts WHERE id = layout_id;
+    distance := distance_expressions(layout.bits);
+    SELECT string_agg(format('    p%s bigint := %s;', part, word), chr(10) ORDER BY part)
+    INTO packed
+    FROM unnest(packed_expressions(layout.bits, 'q')) WITH ORDINALITY AS query (word, part);
+    FOR j IN 1 .. cardinality(layout.starts) LOOP
+        -- The half of the code that holds less of the chunk is tested first: most rows end there.
+        near := CASE WHEN 2 * layout.starts[j] + layout.widths[j] < layout.bits
+                     THEN distance.second_half ELSE distance.first_half END;
+        branches := branches || format($branch$
+        WHEN %s THEN
+            SELECT count(*), array_agg((%s) << 54 | bucket.id)
+                   FILTER (WHERE %s <= worst >> 54 AND ((%s) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE %s AND %s = ANY (ARRAY(
+                    SELECT %s # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < %s
+                ))
+                LIMIT allowed
+            ) AS bucket;$branch$,
+            j, distance.whole, near, distance.whole,
+            CASE WHEN layout.encoder_id IS NULL
+                 THEN format('i.bits = %s AND i.encoder_id = encoder', layout.bits)
+                 ELSE format('i.encoder_id = %s', layout.encoder_id) END,
+            chunk_expression(layout.bits, layout.starts[j], layout.widths[j], 'i.code_'),
+            chunk_expression(layout.bits, layout.starts[j], layout.widths[j], 'q'),
+            1::bigint << layout.widths[j]);
+    END LOOP;
+
+    RETURN replace(replace(replace(replace(replace(replace(replace($template$
+CREATE OR REPLACE FUNCTION @schema@.search_layout_@id@(
+    encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
+    k integer, ties integer, radius integer, labels text[], metadata jsonb,
+    max_candidates bigint, deadline timestamptz, all_rows float8, scan_price float8,
+    OUT keys bigint[], OUT guaranteed integer, OUT stop text,
+    OUT shells integer, OUT probes bigint, OUT candidates bigint
+)
+    LANGUAGE plpgsql STABLE
+    SET search_path = @schema@
+    SET plan_cache_mode = force_generic_plan
+    SET enable_seqscan = off
+    SET enable_bitmapscan = off
+    SET enable_hashagg = off
+    SET jit = off
+AS $function$
+#variable_conflict use_variable
+DECLARE
+@packed@
+    widths smallint[] := '@widths@';
+    floor_rows float8[] := '{}';     -- rows of a bucket if codes were uniform
+    flips integer[] := '{}';         -- of each chunk's next shell
+    next_probes float8[] := '{}';    -- its probes
+    next_met float8[] := '{}';       -- the rows that it will meet, an estimate
+    price float8;
+    next_price float8;
+    spent float8 := 0;
+    filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
+    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    keep integer := k + greatest(ties - k, 0);   -- null: all
+    reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
+    worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
+    found bigint[];
+    rows_met bigint;
+    allowed bigint;
+    j integer;
+    flip integer;
+BEGIN
+    keys := '{}';
+    guaranteed := -1;
+    stop := 'exact';
+    shells := 0;
+    probes := 0;
+    candidates := 0;
+    FOR c IN 1 .. @chunks@ LOOP
+        floor_rows[c] := all_rows / (1::bigint << widths[c]);
+        flips[c] := 0;
+        next_probes[c] := 1;
+        next_met[c] := floor_rows[c];
+    END LOOP;
+
+    WHILE guaranteed < reach LOOP
+        next_price := 'infinity';
+        FOR c IN 1 .. @chunks@ LOOP
+            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            IF price < next_price THEN
+                j := c;
+                next_price := price;
+            END IF;
+        END LOOP;
+
+        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- the shells up to the present k-th distance cost less than the scan.
+        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
+        IF spent + next_price > 0.1 * scan_price THEN
+            IF next_price = 'infinity' OR spent + shells_price(
+                reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
+            ) > scan_price THEN
+                stop := 'scan';
+                EXIT;
+            END IF;
+            allowed := (scan_price / row_price)::bigint;
+        END IF;
+        IF max_candidates IS NOT NULL THEN
+            allowed := least(allowed, max_candidates - candidates);
+            IF allowed <= 0 THEN
+                stop := 'budget';
+                EXIT;
+            END IF;
+        END IF;
+        IF clock_timestamp() > deadline THEN
+            stop := 'budget';
+            EXIT;
+        END IF;
+
+        flip := flips[j];
+        CASE j@branches@
+        END CASE;
+        shells := shells + 1;
+        probes := probes + next_probes[j];
+        candidates := candidates + rows_met;
+        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+
+        IF found IS NOT NULL AND filtered THEN
+            SELECT array_agg(f.key) INTO found
+            FROM unnest(found) AS f (key)
+            JOIN images AS i ON i.id = (f.key & ((1::bigint << 54) - 1))
+            WHERE (labels IS NULL OR i.label = ANY (labels))
+              AND (metadata IS NULL OR i.metadata @> metadata);
+        END IF;
+        IF found IS NOT NULL THEN
+            -- The same row may be met in two chunks; it has the same key.
+            keys := ARRAY(
+                SELECT DISTINCT every.key
+                FROM (SELECT unnest(keys) AS key
+                      UNION ALL
+                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                ORDER BY every.key LIMIT keep
+            );
+            IF cardinality(keys) >= k THEN
+                reach := least(reach, (keys[k] >> 54)::integer);
+                worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
+                worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                row_price := 0.6;
+            END IF;
+        END IF;
+
+        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+            stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
+            EXIT;
+        END IF;
+        guaranteed := CASE WHEN flip = widths[j] THEN @bits@ ELSE guaranteed + 1 END;
+        flips[j] := flip + 1;
+        next_met[j] := rows_met * 0.6 * (widths[j] - flip) / (flip + 1);
+        next_probes[j] := CASE WHEN flip >= 4 THEN 'infinity'
+                               ELSE next_probes[j] * (widths[j] - flip) / (flip + 1) END;
+        next_met[j] := greatest(next_met[j], floor_rows[j] * next_probes[j]);
+    END LOOP;
+END
+$function$
+$template$,
+        '@schema@', quote_ident(current_schema())), '@id@', layout.id::text),
+        '@bits@', layout.bits::text), '@chunks@', cardinality(layout.widths)::text),
+        '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches);
+END
+$_$;
+
+CREATE FUNCTION public.packed_expressions(bits integer, word_name text) RETURNS text[]
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    word integer := bits / 4;
+    together integer := CASE WHEN word <= 16 THEN 4 WHEN word <= 32 THEN 2 ELSE 1 END;
+    packed text;
+    result text[] := '{}';
+BEGIN
+    FOR n IN 1 .. 4 LOOP
+        IF together = 1 OR n % together = 1 THEN
+            packed := word_name || n;
+        ELSE
+            packed := format('((%s << %s) | %s)', packed, word, word_name || n);
+        END IF;
+        IF n % together = 0 THEN
+            result := result || packed;
+        END IF;
+    END LOOP;
+    RETURN result;
+END
+$$;
+
+CREATE FUNCTION public.run_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, max_ms double precision, ties integer, OUT keys bigint[], OUT exact boolean, OUT guaranteed_radius integer, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    subject record;
+    found record;
+    all_rows float8;
+    scan_price float8;
+    price float8;                      -- what the buckets may cost
+    otherwise text := 'scan';          -- the plan where they cost more
+    labelled bigint;
+    worst bigint;
+    keep integer := k + greatest(ties - k, 0);
+    deadline timestamptz := clock_timestamp() + max_ms * interval '1 ms';
+BEGIN
+    SELECT named.id, named.bits, layout.id AS layout_id, layout.encoder_id IS NULL AS shared,
+           -- A layout counts once all its indexes are valid: tune builds them one by one.
+           cardinality(chunks.indexes) > 0 AND NOT EXISTS (
+               SELECT FROM unnest(chunks.indexes) AS chunk (oid)
+               LEFT JOIN pg_index ON indexrelid = chunk.oid
+               WHERE indisvalid IS NOT TRUE
+           ) AS ready,
+           -- A bucket index takes 67 to 85 bytes a row.
+           pg_relation_size(chunks.indexes[1]) / 75.0 AS indexed_rows
+    INTO subject
+    FROM encoders AS named
+    LEFT JOIN LATERAL (
+        SELECT * FROM layouts
+        WHERE active AND layouts.bits = named.bits
+          AND (encoder_id = named.id OR encoder_id IS NULL)
+        ORDER BY encoder_id LIMIT 1
+    ) AS layout ON true
+    CROSS JOIN LATERAL (
+        SELECT ARRAY(SELECT to_regclass(format('images_bucket_%s_%s', layout.id, j))
+                     FROM generate_series(1, cardinality(layout.widths)) AS j) AS indexes
+    ) AS chunks
+    WHERE named.name = encoder;
+    IF subject.id IS NULL THEN
         RAISE EXCEPTION 'There is no encoder %.', quote_literal(encoder) USING
             ERRCODE = 'RD001', HINT = 'SELECT name FROM encoders shows those there are.';
     END IF;
@@ -49,78 +413,150 @@ BEGIN
     IF k < 1 OR radius < 0 THEN
         RAISE EXCEPTION 'k must be at least 1 and the radius at least 0.' USING ERRCODE = 'RD003';
     END IF;
-    IF found.bits < 256 AND (q1 | q2 | q3 | q4) >> (found.bits / 4) <> 0 THEN
+    IF subject.bits < 256 AND (q1 | q2 | q3 | q4) >> (subject.bits / 4) <> 0 THEN
         RAISE EXCEPTION 'The query has more than the % bits of encoder %.',
-            found.bits, quote_literal(encoder) USING ERRCODE = 'RD002';
+            subject.bits, quote_literal(encoder) USING ERRCODE = 'RD002';
     END IF;
-    EXECUTE $scan$
-        SELECT array_agg(hit.id ORDER BY hit.distance, hit.id),
-               array_agg(hit.distance ORDER BY hit.distance, hit.id)
-        FROM (
-            SELECT id, hamming_distance(code_1, code_2, code_3, code_4, $2, $3, $4, $5) AS distance
-            FROM images
-            WHERE encoder_id = $1
-              AND ($7 IS NULL
-                   OR hamming_distance(code_1, code_2, code_3, code_4, $2, $3, $4, $5) <= $7)
-              AND ($8 IS NULL OR label = ANY ($8))
-              AND ($9 IS NULL OR metadata @> $9)
-            ORDER BY distance, id
-            LIMIT $6
-        ) AS hit
-    $scan$
-    INTO ids, distances
-    USING found.id, q1, q2, q3, q4, k + greatest(ties - k, 0), radius, labels, metadata;
-    ids := coalesce(ids, '{}');
-    distances := coalesce(distances, '{}');
-    IF cardinality(ids) > k THEN
-        ids := ids[1 : (SELECT count(*) FROM unnest(distances) AS d WHERE d <= distances[k])];
-        distances := distances[1 : cardinality(ids)];
-    END IF;
-    exact := true;
-    guaranteed_radius := found.bits;
-    plan := 'scan';
+
+    keys := '{}';
+    guaranteed_radius := -1;
     shells := 0;
     probes := 0;
+    candidates := 0;
+    worst := CASE WHEN radius < subject.bits THEN ((radius + 1)::bigint << 54) - 1 END;
+
+    -- Estimates set prices, never answers. The unit is a row of a scan on one core (0.17 us).
+    all_rows := coalesce(nullif(subject.indexed_rows, 0), pg_relation_size('images') / 110.0);
+    IF subject.shared OR subject.layout_id IS NULL THEN
+        -- The share of this encoder, as ANALYZE saw it.
+        all_rows := all_rows * coalesce((
+            SELECT coalesce(max(common.share) FILTER (WHERE common.id = subject.id),
+                            greatest(1 - sum(common.share), 0))
+            FROM pg_stats,
+                 unnest(most_common_vals::text::integer[], most_common_freqs) AS common (id, share)
+            WHERE schemaname = current_schema() AND tablename = 'images'
+              AND attname = 'encoder_id'
+        ), 1);
+    END IF;
+    scan_price := 500 + all_rows / CASE
+        WHEN all_rows > 500000
+        THEN 1 + current_setting('max_parallel_workers_per_gather')::integer
+        ELSE 1 END;
+    price := scan_price;
+    IF labels IS NOT NULL AND scan_price > 4000 THEN
+        -- 2,000 rows of a label are counted in 0.2 ms. A larger count is made only where the
+        -- buckets seem to cost more than reading one row in 256 (5 a row).
+        IF count_labelled(subject.id, labels, 2000) < 2000 THEN
+            otherwise := 'filter';
+            price := 0;
+        ELSE
+            price := least(scan_price, 5 * all_rows / 256);
+        END IF;
+    END IF;
+
+    plan := otherwise;
+    IF price >= 4000 AND subject.ready THEN
+        FOR attempt IN 1 .. 2 LOOP
+            EXECUTE format('SELECT * FROM search_layout_%s'
+                           '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
+                           subject.layout_id)
+            INTO found
+            USING subject.id, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
+                  deadline, all_rows, price;
+            EXIT WHEN found.stop <> 'scan' OR price = scan_price;
+            labelled := count_labelled(subject.id, labels, (all_rows / 16)::bigint);
+            price := scan_price;
+            IF labelled < all_rows / 16 THEN
+                otherwise := 'filter';
+                price := least(scan_price, 5 * labelled);
+            END IF;
+        END LOOP;
+        plan := CASE WHEN found.stop = 'scan' THEN otherwise ELSE 'buckets' END;
+        keys := found.keys;
+        guaranteed_radius := found.guaranteed;
+        shells := found.shells;
+        probes := found.probes;
+        candidates := found.candidates;
+        -- What the shells found bounds what the scan has to look for.
+        IF cardinality(keys) >= k THEN
+            worst := least(worst, (((keys[k] >> 54) + 1) << 54) - 1);
+        END IF;
+    END IF;
+
+    IF plan = 'scan' AND (all_rows > max_candidates - candidates
+                          OR clock_timestamp() + all_rows * interval '0.2 us' > deadline) THEN
+        plan := 'buckets';    -- The budget does not reach a scan: the best so far.
+    ELSIF plan <> 'buckets' THEN
+        keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
+                          keep, worst, labels, metadata);
+        guaranteed_radius := subject.bits;
+        IF plan = 'scan' THEN
+            candidates := candidates + all_rows::bigint;
+        END IF;
+    END IF;
+    IF cardinality(keys) > k THEN
+        keys := keys[1 : (SELECT count(*) FROM unnest(keys) AS kept (key)
+                          WHERE kept.key >> 54 <= keys[k] >> 54)];
+    END IF;
+    exact := guaranteed_radius >= least(radius, subject.bits)
+             OR (cardinality(keys) >= k AND keys[k] >> 54 <= guaranteed_radius) IS TRUE;
 END
 $_$;
 
-CREATE TABLE public.images (
-    id bigint NOT NULL,
-    encoder_id integer NOT NULL,
-    bits smallint NOT NULL,
-    code_1 bigint NOT NULL,
-    code_2 bigint NOT NULL,
-    code_3 bigint NOT NULL,
-    code_4 bigint NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    path text NOT NULL,
-    label text,
-    content_sha256 bytea,
-    metadata jsonb,
-    CONSTRAINT images_code_check CHECK (((bits = 256) OR (((((code_1 | code_2) | code_3) | code_4) >> (bits / 4)) = 0))),
-    CONSTRAINT images_content_sha256_check CHECK ((octet_length(content_sha256) = 32))
-);
-
-COMMENT ON TABLE public.images IS 'retrieval-db: one row for each image and encoder';
-
-COMMENT ON COLUMN public.images.code_1 IS 'bits 0 to L/4-1, most significant first';
+CREATE FUNCTION public.scan_keys(encoder integer, code_bits integer, shared boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET jit TO 'off'
+    AS $_$
+DECLARE
+    counted record := distance_expressions(code_bits);
+    packed text[] := packed_expressions(code_bits, 'q');
+    distance text := counted.whole;
+    near text := counted.second_half;
+    keys bigint[];
+BEGIN
+    -- Parameters in the place of names: p1 .. p4 are the packed query.
+    FOR part IN 1 .. cardinality(packed) LOOP
+        packed[part] := regexp_replace(packed[part], 'q(\d)', '$\1', 'g');
+        distance := replace(distance, 'p' || part, '(' || packed[part] || ')');
+        near := replace(near, 'p' || part, '(' || packed[part] || ')');
+    END LOOP;
+    EXECUTE 'SELECT array_agg(best.key ORDER BY best.key) FROM ('
+        || 'SELECT key FROM (SELECT (' || distance || ') << 54 | id AS key FROM images'
+        || format(' WHERE encoder_id = %s', encoder)
+        || CASE WHEN shared THEN format(' AND bits = %s', code_bits) ELSE '' END
+        || CASE WHEN worst IS NULL THEN '' ELSE ' AND ' || near || ' <= $6 >> 54' END
+        || CASE WHEN labels IS NULL THEN '' ELSE ' AND label = ANY ($7)' END
+        || CASE WHEN metadata IS NULL THEN '' ELSE ' AND metadata @> $8' END
+        || ') AS scanned'
+        || CASE WHEN worst IS NULL THEN '' ELSE ' WHERE key <= $6' END
+        || ' ORDER BY key LIMIT $5) AS best'
+    INTO keys
+    USING q1, q2, q3, q4, keep, worst, labels, metadata;
+    RETURN coalesce(keys, '{}');
+END
+$_$;
 
 CREATE FUNCTION public.search_codes(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision) RETURNS TABLE(rank bigint, image_id bigint, path text, label text, distance integer, exact boolean, guaranteed_radius integer)
-    LANGUAGE sql STABLE PARALLEL RESTRICTED
+    LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
-    BEGIN ATOMIC
- SELECT hit.rank,
-     image.id,
-     image.path,
-     image.label,
-     hit.distance,
-     run.exact,
-     run.guaranteed_radius
-    FROM public.run_search(search_codes.encoder, search_codes.q1, search_codes.q2, search_codes.q3, search_codes.q4, search_codes.k, search_codes.radius, search_codes.labels, search_codes.metadata, search_codes.max_candidates, search_codes.max_ms, 0) run(ids, distances, exact, guaranteed_radius, plan, shells, probes, candidates),
-     (LATERAL UNNEST(run.ids, run.distances) WITH ORDINALITY hit(id, distance, rank)
-      JOIN public.images image ON ((image.id = hit.id)))
-   ORDER BY hit.rank;
-END;
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    run record;
+BEGIN
+    SELECT * INTO run
+    FROM run_search(encoder, q1, q2, q3, q4, k, search_codes.radius, labels, metadata,
+                    max_candidates, max_ms, 0);
+    RETURN QUERY
+    SELECT hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer,
+           run.exact, run.guaranteed_radius
+    FROM unnest(run.keys) WITH ORDINALITY AS hit (key, rank)
+    JOIN images AS image ON image.id = (hit.key & ((1::bigint << 54) - 1))
+    ORDER BY hit.rank;
+END
+$$;
 
 CREATE FUNCTION public.search_images(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, feature public.halfvec, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, pool integer DEFAULT 200, pool_max integer DEFAULT NULL::integer, metric text DEFAULT 'cosine'::text, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision) RETURNS TABLE(rank bigint, image_id bigint, path text, label text, distance integer, feature_distance double precision, pool_exact boolean, guaranteed_radius integer, pool_size integer, tie_whole boolean)
     LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
@@ -145,25 +581,468 @@ BEGIN
     SELECT * INTO coarse FROM run_search(
         encoder, q1, q2, q3, q4, search_images.pool, search_images.radius, search_images.labels,
         search_images.metadata, max_candidates, max_ms, most + 1);
-    size := least(cardinality(coarse.ids), most);
-    whole := cardinality(coarse.ids) <= most;
+    size := least(cardinality(coarse.keys), most);
+    whole := cardinality(coarse.keys) <= most;
     RETURN QUERY
     SELECT row_number() OVER (ORDER BY fine.away, fine.distance, fine.id), fine.id, image.path,
            image.label, fine.distance, fine.away, coarse.exact, coarse.guaranteed_radius,
            size, whole
     FROM (
-        SELECT hit.id, hit.distance,
+        SELECT stored.image_id AS id, (hit.key >> 54)::integer AS distance,
                CASE metric WHEN 'l2' THEN stored.feature <-> search_images.feature
                            ELSE stored.feature <=> search_images.feature END AS away
-        FROM unnest(coarse.ids[1 : size], coarse.distances[1 : size]) AS hit(id, distance)
-        JOIN image_features AS stored ON stored.image_id = hit.id
-        ORDER BY away, hit.distance, hit.id
+        FROM unnest(coarse.keys[1 : size]) AS hit (key)
+        JOIN image_features AS stored ON stored.image_id = (hit.key & ((1::bigint << 54) - 1))
+        ORDER BY away, hit.key
         LIMIT search_images.k
     ) AS fine
     JOIN images AS image ON image.id = fine.id
     ORDER BY 1;
 END
 $$;
+
+CREATE FUNCTION public.search_layout_1(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashagg TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    p1 bigint := ((((((q1 << 16) | q2) << 16) | q3) << 16) | q4);
+    widths smallint[] := '{16,16,16,16}';
+    floor_rows float8[] := '{}';     -- rows of a bucket if codes were uniform
+    flips integer[] := '{}';         -- of each chunk's next shell
+    next_probes float8[] := '{}';    -- its probes
+    next_met float8[] := '{}';       -- the rows that it will meet, an estimate
+    price float8;
+    next_price float8;
+    spent float8 := 0;
+    filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
+    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    keep integer := k + greatest(ties - k, 0);   -- null: all
+    reach integer := least(radius, 64);      -- the radius that makes the answer certain
+    worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
+    found bigint[];
+    rows_met bigint;
+    allowed bigint;
+    j integer;
+    flip integer;
+BEGIN
+    keys := '{}';
+    guaranteed := -1;
+    stop := 'exact';
+    shells := 0;
+    probes := 0;
+    candidates := 0;
+    FOR c IN 1 .. 4 LOOP
+        floor_rows[c] := all_rows / (1::bigint << widths[c]);
+        flips[c] := 0;
+        next_probes[c] := 1;
+        next_met[c] := floor_rows[c];
+    END LOOP;
+
+    WHILE guaranteed < reach LOOP
+        next_price := 'infinity';
+        FOR c IN 1 .. 4 LOOP
+            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            IF price < next_price THEN
+                j := c;
+                next_price := price;
+            END IF;
+        END LOOP;
+
+        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- the shells up to the present k-th distance cost less than the scan.
+        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
+        IF spent + next_price > 0.1 * scan_price THEN
+            IF next_price = 'infinity' OR spent + shells_price(
+                reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
+            ) > scan_price THEN
+                stop := 'scan';
+                EXIT;
+            END IF;
+            allowed := (scan_price / row_price)::bigint;
+        END IF;
+        IF max_candidates IS NOT NULL THEN
+            allowed := least(allowed, max_candidates - candidates);
+            IF allowed <= 0 THEN
+                stop := 'budget';
+                EXIT;
+            END IF;
+        END IF;
+        IF clock_timestamp() > deadline THEN
+            stop := 'budget';
+            EXIT;
+        END IF;
+
+        flip := flips[j];
+        CASE j
+        WHEN 1 THEN
+            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_1)::int4 = ANY (ARRAY(
+                    SELECT (q1)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 2 THEN
+            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_2)::int4 = ANY (ARRAY(
+                    SELECT (q2)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 3 THEN
+            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_3)::int4 = ANY (ARRAY(
+                    SELECT (q3)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 4 THEN
+            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_4)::int4 = ANY (ARRAY(
+                    SELECT (q4)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        END CASE;
+        shells := shells + 1;
+        probes := probes + next_probes[j];
+        candidates := candidates + rows_met;
+        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+
+        IF found IS NOT NULL AND filtered THEN
+            SELECT array_agg(f.key) INTO found
+            FROM unnest(found) AS f (key)
+            JOIN images AS i ON i.id = (f.key & ((1::bigint << 54) - 1))
+            WHERE (labels IS NULL OR i.label = ANY (labels))
+              AND (metadata IS NULL OR i.metadata @> metadata);
+        END IF;
+        IF found IS NOT NULL THEN
+            -- The same row may be met in two chunks; it has the same key.
+            keys := ARRAY(
+                SELECT DISTINCT every.key
+                FROM (SELECT unnest(keys) AS key
+                      UNION ALL
+                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                ORDER BY every.key LIMIT keep
+            );
+            IF cardinality(keys) >= k THEN
+                reach := least(reach, (keys[k] >> 54)::integer);
+                worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
+                worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                row_price := 0.6;
+            END IF;
+        END IF;
+
+        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+            stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
+            EXIT;
+        END IF;
+        guaranteed := CASE WHEN flip = widths[j] THEN 64 ELSE guaranteed + 1 END;
+        flips[j] := flip + 1;
+        next_met[j] := rows_met * 0.6 * (widths[j] - flip) / (flip + 1);
+        next_probes[j] := CASE WHEN flip >= 4 THEN 'infinity'
+                               ELSE next_probes[j] * (widths[j] - flip) / (flip + 1) END;
+        next_met[j] := greatest(next_met[j], floor_rows[j] * next_probes[j]);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.search_layout_2(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_hashagg TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    p1 bigint := ((q1 << 32) | q2);
+    p2 bigint := ((q3 << 32) | q4);
+    widths smallint[] := '{16,16,16,16}';
+    floor_rows float8[] := '{}';     -- rows of a bucket if codes were uniform
+    flips integer[] := '{}';         -- of each chunk's next shell
+    next_probes float8[] := '{}';    -- its probes
+    next_met float8[] := '{}';       -- the rows that it will meet, an estimate
+    price float8;
+    next_price float8;
+    spent float8 := 0;
+    filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
+    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    keep integer := k + greatest(ties - k, 0);   -- null: all
+    reach integer := least(radius, 128);      -- the radius that makes the answer certain
+    worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted
+    found bigint[];
+    rows_met bigint;
+    allowed bigint;
+    j integer;
+    flip integer;
+BEGIN
+    keys := '{}';
+    guaranteed := -1;
+    stop := 'exact';
+    shells := 0;
+    probes := 0;
+    candidates := 0;
+    FOR c IN 1 .. 4 LOOP
+        floor_rows[c] := all_rows / (1::bigint << widths[c]);
+        flips[c] := 0;
+        next_probes[c] := 1;
+        next_met[c] := floor_rows[c];
+    END LOOP;
+
+    WHILE guaranteed < reach LOOP
+        next_price := 'infinity';
+        FOR c IN 1 .. 4 LOOP
+            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            IF price < next_price THEN
+                j := c;
+                next_price := price;
+            END IF;
+        END LOOP;
+
+        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- the shells up to the present k-th distance cost less than the scan.
+        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
+        IF spent + next_price > 0.1 * scan_price THEN
+            IF next_price = 'infinity' OR spent + shells_price(
+                reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
+            ) > scan_price THEN
+                stop := 'scan';
+                EXIT;
+            END IF;
+            allowed := (scan_price / row_price)::bigint;
+        END IF;
+        IF max_candidates IS NOT NULL THEN
+            allowed := least(allowed, max_candidates - candidates);
+            IF allowed <= 0 THEN
+                stop := 'budget';
+                EXIT;
+            END IF;
+        END IF;
+        IF clock_timestamp() > deadline THEN
+            stop := 'budget';
+            EXIT;
+        END IF;
+
+        flip := flips[j];
+        CASE j
+        WHEN 1 THEN
+            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_1 >> 16))::int4 = ANY (ARRAY(
+                    SELECT ((q1 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 2 THEN
+            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_2 >> 16))::int4 = ANY (ARRAY(
+                    SELECT ((q2 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 3 THEN
+            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_3 >> 16))::int4 = ANY (ARRAY(
+                    SELECT ((q3 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        WHEN 4 THEN
+            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
+                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+            INTO rows_met, found
+            FROM (
+                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                FROM images AS i
+                WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_4 >> 16))::int4 = ANY (ARRAY(
+                    SELECT ((q4 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
+                ))
+                LIMIT allowed
+            ) AS bucket;
+        END CASE;
+        shells := shells + 1;
+        probes := probes + next_probes[j];
+        candidates := candidates + rows_met;
+        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+
+        IF found IS NOT NULL AND filtered THEN
+            SELECT array_agg(f.key) INTO found
+            FROM unnest(found) AS f (key)
+            JOIN images AS i ON i.id = (f.key & ((1::bigint << 54) - 1))
+            WHERE (labels IS NULL OR i.label = ANY (labels))
+              AND (metadata IS NULL OR i.metadata @> metadata);
+        END IF;
+        IF found IS NOT NULL THEN
+            -- The same row may be met in two chunks; it has the same key.
+            keys := ARRAY(
+                SELECT DISTINCT every.key
+                FROM (SELECT unnest(keys) AS key
+                      UNION ALL
+                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                ORDER BY every.key LIMIT keep
+            );
+            IF cardinality(keys) >= k THEN
+                reach := least(reach, (keys[k] >> 54)::integer);
+                worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
+                worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                row_price := 0.6;
+            END IF;
+        END IF;
+
+        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+            stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
+            EXIT;
+        END IF;
+        guaranteed := CASE WHEN flip = widths[j] THEN 128 ELSE guaranteed + 1 END;
+        flips[j] := flip + 1;
+        next_met[j] := rows_met * 0.6 * (widths[j] - flip) / (flip + 1);
+        next_probes[j] := CASE WHEN flip >= 4 THEN 'infinity'
+                               ELSE next_probes[j] * (widths[j] - flip) / (flip + 1) END;
+        next_met[j] := greatest(next_met[j], floor_rows[j] * next_probes[j]);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION public.shells_price(shells integer, widths smallint[], flips integer[], probes double precision[], met double precision[], floor_rows double precision[], row_price double precision) RETURNS double precision
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    total float8 := 0;
+    best integer;
+    price float8;
+    best_price float8;
+BEGIN
+    FOR shell IN 1 .. shells LOOP
+        best_price := 'infinity';
+        FOR j IN 1 .. cardinality(widths) LOOP
+            price := 60 + 5 * probes[j] + row_price * met[j];
+            IF price < best_price THEN
+                best := j;
+                best_price := price;
+            END IF;
+        END LOOP;
+        total := total + best_price;
+        EXIT WHEN total = 'infinity';
+        flips[best] := flips[best] + 1;
+        met[best] := met[best] * 0.6 * (widths[best] - flips[best] + 1) / flips[best];
+        probes[best] := CASE WHEN flips[best] > 4 THEN 'infinity'
+                             ELSE probes[best] * (widths[best] - flips[best] + 1) / flips[best] END;
+        met[best] := greatest(met[best], floor_rows[best] * probes[best]);
+    END LOOP;
+    RETURN total;
+END
+$$;
+
+CREATE FUNCTION public.tune_statements(encoder text, widths integer[] DEFAULT NULL::integer[], online boolean DEFAULT true) RETURNS SETOF text
+    LANGUAGE plpgsql
+    SET search_path TO '$user', 'public'
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    found encoders;
+    row_count bigint;
+    chosen smallint[] := widths;
+    starts smallint[];
+    layout_id integer;
+    old integer;
+BEGIN
+    SELECT * INTO found FROM encoders WHERE name = encoder;
+    IF found.id IS NULL THEN
+        RAISE EXCEPTION 'There is no encoder %.', quote_literal(encoder) USING
+            ERRCODE = 'RD001', HINT = 'SELECT name FROM encoders shows those there are.';
+    END IF;
+    FOR old IN SELECT * FROM layout_leftovers() LOOP
+        RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
+    END LOOP;
+    IF chosen IS NULL THEN
+        SELECT count(*) INTO row_count FROM images WHERE encoder_id = found.id;
+        chosen := chunk_widths(found.bits, row_count);
+    END IF;
+    IF (SELECT sum(width) FROM unnest(chosen) AS width) > found.bits
+       OR 1 > ANY (chosen) OR 31 < ANY (chosen) THEN
+        RAISE EXCEPTION 'Chunks have 1 to 31 bits, and together no more than the % of the code.',
+            found.bits USING ERRCODE = 'RD003';
+    END IF;
+    SELECT array_agg(before ORDER BY j) INTO starts
+    FROM (SELECT j, (sum(width) OVER (ORDER BY j) - width)::smallint AS before
+          FROM unnest(chosen) WITH ORDINALITY AS chunk (width, j)) AS placed;
+    INSERT INTO layouts (encoder_id, bits, starts, widths)
+    VALUES (found.id, found.bits, starts, chosen) RETURNING id INTO layout_id;
+
+    RETURN QUERY SELECT * FROM layout_index_statements(layout_id, online);
+    RETURN NEXT layout_search_statement(layout_id);
+    RETURN NEXT format(
+        'DO $do$ BEGIN'
+        ' UPDATE %1$I.layouts SET active = false WHERE encoder_id = %2$s AND active;'
+        ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s; '
+        'END $do$', current_schema(), found.id, layout_id);
+    FOR old IN SELECT id FROM layouts WHERE encoder_id = found.id AND active LOOP
+        RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
+    END LOOP;
+    -- The layout of the width goes with the last encoder that used it.
+    FOR old IN
+        SELECT id FROM layouts AS shared
+        WHERE shared.encoder_id IS NULL AND shared.bits = found.bits AND NOT EXISTS (
+            SELECT FROM encoders AS other
+            WHERE other.bits = found.bits AND other.id <> found.id
+              AND other.id NOT IN (SELECT own.encoder_id FROM layouts AS own
+                                   WHERE own.active AND own.encoder_id IS NOT NULL)
+        )
+    LOOP
+        RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
+    END LOOP;
+END
+$_$;
+
+CREATE TABLE public.chunk_flips (
+    flips smallint NOT NULL,
+    mask integer NOT NULL
+);
+
+COMMENT ON TABLE public.chunk_flips IS 'Masks of 0 to 4 bits: what the probes of a shell flip';
 
 CREATE TABLE public.encoders (
     id integer NOT NULL,
@@ -208,8 +1087,51 @@ ALTER TABLE ONLY public.image_features ALTER COLUMN feature SET STORAGE MAIN;
 
 COMMENT ON TABLE public.image_features IS 'The fine stage: a float vector for each image';
 
+CREATE TABLE public.images (
+    id bigint NOT NULL,
+    encoder_id integer NOT NULL,
+    bits smallint NOT NULL,
+    code_1 bigint NOT NULL,
+    code_2 bigint NOT NULL,
+    code_3 bigint NOT NULL,
+    code_4 bigint NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    path text NOT NULL,
+    label text,
+    content_sha256 bytea,
+    metadata jsonb,
+    CONSTRAINT images_code_check CHECK (((bits = 256) OR (((((code_1 | code_2) | code_3) | code_4) >> (bits / 4)) = 0))),
+    CONSTRAINT images_content_sha256_check CHECK ((octet_length(content_sha256) = 32))
+);
+
+COMMENT ON TABLE public.images IS 'retrieval-db: one row for each image and encoder';
+
+COMMENT ON COLUMN public.images.code_1 IS 'bits 0 to L/4-1, most significant first';
+
 ALTER TABLE public.images ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
     SEQUENCE NAME public.images_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.layouts (
+    id integer NOT NULL,
+    encoder_id integer,
+    bits smallint NOT NULL,
+    starts smallint[] NOT NULL,
+    widths smallint[] NOT NULL,
+    active boolean DEFAULT false NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT layouts_chunks_check CHECK (((cardinality(starts) = cardinality(widths)) AND (1 <= ALL (widths)) AND (31 >= ALL (widths))))
+);
+
+COMMENT ON TABLE public.layouts IS 'How codes are cut into the chunks that bucket indexes are on';
+
+ALTER TABLE public.layouts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.layouts_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -224,6 +1146,9 @@ CREATE TABLE public.retrieval_db_features_version (
 CREATE TABLE public.retrieval_db_version (
     version_num character varying(32) NOT NULL
 );
+
+ALTER TABLE ONLY public.chunk_flips
+    ADD CONSTRAINT chunk_flips_pkey PRIMARY KEY (flips, mask);
 
 ALTER TABLE ONLY public.encoders
     ADD CONSTRAINT encoders_id_bits_key UNIQUE (id, bits);
@@ -243,14 +1168,42 @@ ALTER TABLE ONLY public.images
 ALTER TABLE ONLY public.images
     ADD CONSTRAINT images_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.layouts
+    ADD CONSTRAINT layouts_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY public.retrieval_db_features_version
     ADD CONSTRAINT retrieval_db_features_version_pkc PRIMARY KEY (version_num);
 
 ALTER TABLE ONLY public.retrieval_db_version
     ADD CONSTRAINT retrieval_db_version_pkc PRIMARY KEY (version_num);
 
+CREATE INDEX images_bucket_1_1 ON public.images USING btree (encoder_id, ((code_1)::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 64);
+
+CREATE INDEX images_bucket_1_2 ON public.images USING btree (encoder_id, ((code_2)::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 64);
+
+CREATE INDEX images_bucket_1_3 ON public.images USING btree (encoder_id, ((code_3)::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 64);
+
+CREATE INDEX images_bucket_1_4 ON public.images USING btree (encoder_id, ((code_4)::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 64);
+
+CREATE INDEX images_bucket_2_1 ON public.images USING btree (encoder_id, (((code_1 >> 16))::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 128);
+
+CREATE INDEX images_bucket_2_2 ON public.images USING btree (encoder_id, (((code_2 >> 16))::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 128);
+
+CREATE INDEX images_bucket_2_3 ON public.images USING btree (encoder_id, (((code_3 >> 16))::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 128);
+
+CREATE INDEX images_bucket_2_4 ON public.images USING btree (encoder_id, (((code_4 >> 16))::integer)) INCLUDE (id, code_1, code_2, code_3, code_4) WHERE (bits = 128);
+
+CREATE INDEX images_encoder_id_label_idx ON public.images USING btree (encoder_id, label) WHERE (label IS NOT NULL);
+
+CREATE UNIQUE INDEX layouts_bits_key ON public.layouts USING btree (bits) WHERE (active AND (encoder_id IS NULL));
+
+CREATE UNIQUE INDEX layouts_encoder_id_key ON public.layouts USING btree (encoder_id) WHERE active;
+
 ALTER TABLE ONLY public.image_features
     ADD CONSTRAINT image_features_image_id_fkey FOREIGN KEY (image_id) REFERENCES public.images(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY public.images
     ADD CONSTRAINT images_encoder_id_bits_fkey FOREIGN KEY (encoder_id, bits) REFERENCES public.encoders(id, bits);
+
+ALTER TABLE ONLY public.layouts
+    ADD CONSTRAINT layouts_encoder_id_bits_fkey FOREIGN KEY (encoder_id, bits) REFERENCES public.encoders(id, bits) ON DELETE CASCADE;

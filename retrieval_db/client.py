@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codes, encoders, indexing, loading, migration, photos, search
+from . import codes, encoders, indexing, layouts, loading, migration, photos, search
 from .database import (
     Connection,
     Target,
@@ -27,6 +27,7 @@ from .encoding import Labels
 from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, read_npz
+from .layouts import TuneReport
 from .loading import LoadReport
 from .search import Metric, Query, SearchResult, Stage
 
@@ -128,6 +129,27 @@ class Database(AbstractContextManager["Database"]):
                 artifact=encoder.artifact,
                 root=None if root is None else os.path.realpath(root),
             )
+
+    def remove_encoder(self, name: str) -> int:
+        """Delete an encoder, the codes of all its images and its bucket indexes.
+
+        Returns:
+            How many images went with it.
+        """
+        with translated(self.connection):
+            removed = encoders.remove(self.connection, name)
+            layouts.drop_leftovers(self.connection)
+        return removed
+
+    def tune(
+        self,
+        encoder: str | None = None,
+        *,
+        widths: Sequence[int] | None = None,
+        report: Callable[[str], None] = lambda statement: None,
+    ) -> TuneReport:
+        """Give an encoder bucket indexes that fit its rows; see `layouts.tune`."""
+        return layouts.tune(self.connection, self.encoder(encoder), widths, report=report)
 
     def load(
         self,

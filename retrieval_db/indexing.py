@@ -100,7 +100,7 @@ def index(
         report.gone = _gone(known, sources, files, root)
         if prune and report.gone:
             report.pruned = connection.execute(SQL["prune"], [stored.id, report.gone]).rowcount
-        finish(connection, report.inserted + report.updated)
+        finish(connection, stored, report.inserted + report.updated)
     report.seconds = time.perf_counter() - started
     return report
 

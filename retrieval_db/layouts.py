@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import LiteralString, cast
 
 import psycopg
 
@@ -110,7 +109,7 @@ def tune(
         for statement in tune_statements(connection, encoder.name, widths, online=online):
             report(statement.partition("\n")[0] or "CREATE FUNCTION")
             # Made by our own SQL function from numbers and quoted names.
-            connection.execute(cast(LiteralString, statement))
+            connection.execute(statement)
         layout = layout_of(connection, encoder)
     assert layout is not None
     return TuneReport(encoder.name, layout, time.perf_counter() - started)
@@ -162,7 +161,7 @@ def settle(connection: Connection, encoder: StoredEncoder) -> bool:
     try:
         with _alone(connection):
             for statement in tune_statements(connection, encoder.name, online=False):
-                connection.execute(cast(LiteralString, statement))
+                connection.execute(statement)
     except (psycopg.errors.InsufficientPrivilege, DatabaseError):
         # Not the owner, or somebody else is at it: the answers are right all the same.
         return False

@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from . import codes, copy_format, encoders
+from . import codes, copy_format, encoders, layouts
 from .database import Connection, translated
 from .encoders import StoredEncoder
 from .errors import FormatError, MissingExtension, UsageError, WrongWidth
@@ -216,13 +216,14 @@ def load(
         if items.features is not None and not takes_features(connection):
             raise MissingExtension(NO_FEATURES)
         stored = _register(connection, name, items)
+        layouts.make_way(connection, stored, len(items))
         writer = Writer(connection, stored)
         inserted = updated = 0
         for batch in batches(items, BATCH):
             new, old = writer.write(batch)
             inserted, updated = inserted + new, updated + old
             progress(len(batch))
-        finish(connection, inserted + updated)
+        finish(connection, stored, inserted + updated)
     return LoadReport(stored.name, inserted, updated, time.perf_counter() - started)
 
 
@@ -232,8 +233,10 @@ def batches(items: CodeSet, size: int) -> Iterator[CodeSet]:
         yield items.take(slice(start, start + size))
 
 
-def finish(connection: Connection, rows: int) -> None:
-    """Vacuum and analyze after `rows` rows were written, if that is worth it."""
+def finish(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
+    """After `rows` rows were written: index, vacuum and analyze, where that is worth it."""
+    if rows:
+        layouts.settle(connection, encoder)
     if rows >= VACUUM_FROM:
         connection.execute(SQL["finish"])
 

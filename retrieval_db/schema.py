@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     ForeignKey,
@@ -125,6 +126,50 @@ class EncoderRow(CoreBase):
     created_at: Mapped[datetime] = mapped_column(
         TIMESTAMP(timezone=True), server_default=func.now()
     )
+
+
+class LayoutRow(CoreBase):
+    """The chunks that bucket indexes are on, of an encoder or of a width."""
+
+    __tablename__ = "layouts"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["encoder_id", "bits"], ["encoders.id", "encoders.bits"], ondelete="CASCADE"
+        ),
+        CheckConstraint(
+            "cardinality(starts) = cardinality(widths)"
+            " AND 1 <= ALL (widths) AND 31 >= ALL (widths)",
+            name="layouts_chunks_check",
+        ),
+        Index("layouts_encoder_id_key", "encoder_id", unique=True, postgresql_where=text("active")),
+        Index(
+            "layouts_bits_key",
+            "bits",
+            unique=True,
+            postgresql_where=text("active AND encoder_id IS NULL"),
+        ),
+        {"comment": "How codes are cut into the chunks that bucket indexes are on"},
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    encoder_id: Mapped[int | None]
+    bits: Mapped[int] = mapped_column(SmallInteger)
+    starts: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger))
+    widths: Mapped[list[int]] = mapped_column(ARRAY(SmallInteger))
+    active: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[datetime] = mapped_column(
+        TIMESTAMP(timezone=True), server_default=func.now()
+    )
+
+
+class ChunkFlip(CoreBase):
+    """A mask that a probe flips."""
+
+    __tablename__ = "chunk_flips"
+    __table_args__ = ({"comment": "Masks of 0 to 4 bits: what the probes of a shell flip"},)
+
+    flips: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    mask: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
 
 
 class Image(CoreBase):

@@ -52,8 +52,12 @@ CREATE TABLE layouts (
 )
 """
 
-ONE_ACTIVE_LAYOUT = """
-CREATE UNIQUE INDEX layouts_active_key ON layouts ((coalesce(encoder_id, -bits))) WHERE active
+ONE_LAYOUT_AN_ENCODER = """
+CREATE UNIQUE INDEX layouts_encoder_id_key ON layouts (encoder_id) WHERE active
+"""
+
+ONE_LAYOUT_A_WIDTH = """
+CREATE UNIQUE INDEX layouts_bits_key ON layouts (bits) WHERE active AND encoder_id IS NULL
 """
 
 # SQL text of bits [start, start + width) of a code as an integer: built-in operators on the bare
@@ -195,9 +199,10 @@ CREATE FUNCTION chunk_widths(bits integer, row_count bigint)
 RETURNS smallint[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT array_agg((bits / m + CASE WHEN j <= bits % m THEN 1 ELSE 0 END)::smallint ORDER BY j)
-    FROM (SELECT greatest(ceil(bits / 31.0),
-                          round(bits / log(2.0, greatest(row_count, 256))))::integer AS m) AS chosen,
+    SELECT array_agg((bits / m + (j <= bits % m)::integer)::smallint ORDER BY j)
+    FROM (SELECT greatest(
+              ceil(bits / 31.0), round(bits / log(2.0, greatest(row_count, 256)))
+          )::integer AS m) AS chosen,
          generate_series(1, m) AS j;
 END
 """
@@ -579,11 +584,13 @@ def upgrade() -> None:
         CHUNK_FLIPS,
         FILL_CHUNK_FLIPS,
         LAYOUTS,
-        ONE_ACTIVE_LAYOUT,
+        ONE_LAYOUT_AN_ENCODER,
+        ONE_LAYOUT_A_WIDTH,
         *FUNCTIONS,
         DEFAULT_LAYOUTS,
         BUILD_DEFAULT_LAYOUTS,
-        "COMMENT ON TABLE layouts IS 'How codes are cut into the chunks that bucket indexes are on'",
+        "COMMENT ON TABLE layouts IS "
+        "'How codes are cut into the chunks that bucket indexes are on'",
         "COMMENT ON TABLE chunk_flips IS 'Masks of 0 to 4 bits: what the probes of a shell flip'",
     ):
         op.execute(statement)

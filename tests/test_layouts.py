@@ -1,0 +1,307 @@
+"""Bucket indexes: exact on every layout, used where they pay, replaced without a gap."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+
+import retrieval_db
+from retrieval_db import codes, layouts
+from retrieval_db.database import Connection
+from retrieval_db.errors import UsageError
+from tests import example
+
+# Layouts that cover the code, that leave gaps, and whose chunks span two words.
+LAYOUTS = {
+    16: ([8, 8], [3, 5, 7]),
+    48: ([12, 12, 12, 12], [20, 28]),
+    64: ([16, 16, 16, 16], [31, 31], [22, 21, 21]),
+    128: ([16] * 8, [22, 22, 21, 21, 21, 21], [31, 20, 4, 30]),
+    256: ([16] * 16, [31, 30, 29, 28, 27, 26, 25, 24, 23]),
+}
+
+
+def probe(
+    connection: Connection, layout: int, encoder: int, words: codes.Words, **given: Any
+) -> tuple[list[int], int, str]:
+    """Keys, guaranteed radius and end of a search by buckets alone, whatever a scan costs."""
+    row = connection.execute(
+        f"SELECT keys, guaranteed, stop FROM search_layout_{layout}("
+        "%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(k)s, %(ties)s, %(radius)s, %(labels)s,"
+        "%(metadata)s, %(max_candidates)s, NULL, 5000, %(scan_price)s)",
+        {"encoder": encoder, "ties": 0, "labels": None, "metadata": None, "max_candidates": None}
+        | {f"q{number}": word for number, word in enumerate(words, start=1)}
+        | {"scan_price": 1e12}
+        | given,
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
+
+
+def keys(items: retrieval_db.CodeSet, query: Any, kept: Sequence[int] | None = None) -> list[int]:
+    """All keys (distance << 54 | id) by brute force, in order; ids follow the order of loading."""
+    distances = codes.hamming_distances(query[None, :], items.codes)[0].tolist()
+    rows = range(len(distances)) if kept is None else kept
+    return sorted((distances[row] << 54) | (row + 1) for row in rows)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "clustered", "equal"])
+@pytest.mark.parametrize("bits", LAYOUTS)
+def test_every_layout_finds_what_a_scan_finds(database_url: str, bits: int, kind: str) -> None:
+    chance = random.Random(bits)
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, kind, 2500, bits)
+        db.connection.execute("UPDATE images SET metadata = jsonb_build_object('m', id % 5)")
+        strangers = example.random_codes(kind, 40, bits, seed=1)
+        for widths in LAYOUTS[bits]:
+            layout = db.tune(widths=widths).layout
+            assert (layout.widths, layout.shared) == (tuple(widths), False)
+            for number in range(30):
+                query = (items.codes if number % 2 else strangers)[number]
+                k = chance.choice([1, 3, 10, 100, 3000, None])
+                radius = chance.choice([None, None, 0, 2, bits // 8]) if k else bits // 8
+                filters: dict[str, Any] = chance.choice(
+                    [{}, {}, {"labels": ["label 3"]}, {"metadata": json.dumps({"m": 2})}]
+                )
+                rows = [
+                    row
+                    for row in range(len(items))
+                    if ("labels" not in filters or row % 7 == 3)
+                    and ("metadata" not in filters or (row + 1) % 5 == 2)
+                ]
+                wanted = keys(items, query, rows)
+                if radius is not None:
+                    wanted = [key for key in wanted if key >> 54 <= radius]
+                words = codes.words_of(query, bits)
+                found, guaranteed, stop = probe(
+                    db.connection, layout.id, 1, words, k=k, radius=radius, **filters
+                )
+                if stop == "exact":
+                    assert found == wanted[:k]
+                # Whatever ended it: within the guaranteed radius nothing is missing.
+                sure = [key for key in wanted if key >> 54 <= guaranteed][:k]
+                assert found[: len(sure)] == sure
+                result = db.search(
+                    retrieval_db.Query(words),
+                    k=k,
+                    radius=radius,
+                    labels=filters.get("labels"),
+                    metadata=json.loads(filters.get("metadata", "null")),
+                )
+                assert [hit.image_id | (hit.distance << 54) for hit in result.hits] == wanted[:k]
+                assert result.exact
+
+
+def test_the_pool_keeps_the_whole_last_tie(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "equal", 2500, 64)
+        layout = db.tune().layout
+        for row in range(20):
+            words = codes.words_of(items.codes[row], 64)
+            wanted = keys(items, items.codes[row])
+            for ties in (0, 40, 2000):
+                found, _, stop = probe(
+                    db.connection, layout.id, 1, words, k=20, radius=None, ties=ties
+                )
+                assert stop == "exact"
+                whole = [key for key in wanted if key >> 54 <= wanted[19] >> 54]
+                kept = [key for key in found if key >> 54 <= found[19] >> 54]
+                assert kept == (whole[: max(20, ties)] if ties else wanted[:20])
+
+
+def test_a_spent_budget_is_admitted(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 2500, 128)
+        layout = db.tune().layout
+        for row in range(20):
+            words = codes.words_of(items.codes[row], 128)
+            found, guaranteed, stop = probe(
+                db.connection, layout.id, 1, words, k=500, radius=None, max_candidates=30
+            )
+            assert stop == "budget"
+            wanted = keys(items, items.codes[row])
+            sure = [key for key in wanted if key >> 54 <= guaranteed]
+            assert found[: len(sure)] == sure
+
+
+class TestPlans:
+    """What the planner does with the generated statements."""
+
+    @pytest.fixture
+    def database(self, any_database_url: str) -> str:
+        with retrieval_db.connect(any_database_url) as db:
+            example.filled(db.connection, "uniform", 30_000, 128)
+        return any_database_url
+
+    def test_a_load_gives_many_rows_a_layout_of_their_own(self, database: str) -> None:
+        with retrieval_db.connect(database) as db:
+            layout = layouts.layout_of(db.connection, db.encoder())
+            assert layout is not None
+            assert not layout.shared
+            assert sum(layout.widths) == 128
+            result = db.search(db.query_by_id(7), radius=3)
+        assert result.plan == "buckets"
+        assert result.exact
+        assert result.candidates is not None
+        assert result.candidates < 300
+
+    def test_probes_are_index_only_scans(self, database: str) -> None:
+        with example.connect(database) as connection:
+            connection.execute("VACUUM (ANALYZE) images")
+            row = connection.execute(
+                "SELECT prosrc, proconfig FROM pg_proc WHERE proname ~ '^search_layout_'"
+                " ORDER BY oid DESC LIMIT 1"
+            ).fetchone()
+            assert row is not None
+            source, settings = row
+            first = source.index("SELECT i.id, i.code_1")
+            statement = source[first : source.index("LIMIT allowed", first)]
+            statement = statement.replace("f.flips = flip", "f.flips = 1")
+            for number in range(1, 5):
+                statement = statement.replace(f"q{number}", str(number))
+            for setting in settings:
+                name, _, value = setting.partition("=")
+                connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+            plan = "\n".join(str(r[0]) for r in connection.execute(f"EXPLAIN {statement}"))
+        assert "Index Only Scan using images_bucket_" in plan
+        assert "Seq Scan on images" not in plan
+
+    def test_small_tables_are_scanned(self, any_database_url: str) -> None:
+        with retrieval_db.connect(any_database_url) as db:
+            items = example.filled(db.connection, "uniform", 300, 128)
+            assert db.search(items.codes[0]).plan == "scan"
+
+
+def test_a_missing_index_means_a_scan(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 25_000, 64)
+        assert db.search(items.codes[0], radius=1).plan == "buckets"
+        layout = layouts.layout_of(db.connection, db.encoder())
+        assert layout is not None
+        db.connection.execute(f"DROP INDEX images_bucket_{layout.id}_1")
+        result = db.search(items.codes[0], k=5)
+        assert result.plan == "scan"
+        assert [(hit.path, hit.distance) for hit in result.hits] == example.nearest(
+            items, items.codes[0], 5
+        )
+
+
+def test_answers_stay_exact_while_rows_and_layouts_change(database_url: str) -> None:
+    """Rows that nobody touches are always found, whatever else happens in the table."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            with example.connect(database_url) as connection:
+                number = 0
+                while not stop.is_set():
+                    number += 1
+                    connection.execute(
+                        "UPDATE images SET code_1 = (code_1 # %s) & 65535 WHERE id %% 10 = 3",
+                        [number % 65536],
+                    )
+                    connection.execute(
+                        "DELETE FROM images WHERE id %% 100 = 57 AND id < %s", [number]
+                    )
+        except BaseException as error:
+            failures.append(error)
+
+    def tune() -> None:
+        try:
+            with retrieval_db.connect(database_url) as db:
+                while not stop.is_set():
+                    db.tune(widths=[16, 16, 16, 16])
+                    db.tune(widths=[22, 21, 21])
+        except BaseException as error:
+            failures.append(error)
+
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 6000, 64)
+        threads = [threading.Thread(target=change), threading.Thread(target=tune)]
+        for thread in threads:
+            thread.start()
+        try:
+            for row in range(0, 6000, 60):
+                if row % 10 == 2 or row % 100 == 56:
+                    continue
+                query = codes.words_of(items.codes[row], 64)
+                hits = db.search(retrieval_db.Query(query), k=None, radius=6).hits
+                still = {hit.path: hit.distance for hit in hits}
+                for path, distance in example.nearest(items, items.codes[row], None, 6):
+                    number = int(path[8:-4]) + 1
+                    if number % 10 != 3 and number % 100 != 57:
+                        assert still.get(path) == distance
+                assert len({hit.image_id for hit in hits}) == len(hits)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+    assert failures == []
+
+
+def test_what_an_interrupted_tune_left_is_dropped(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        example.filled(db.connection, "uniform", 500, 64)
+        statements = layouts.tune_statements(db.connection, "example")
+        for statement in statements[:3]:
+            db.connection.execute(statement.encode())
+        assert _buckets(db.connection) > {f"images_bucket_{n}_{c}" for n in (1, 2) for c in (1, 2)}
+        layout = db.tune().layout
+        assert {name for name in _buckets(db.connection) if "_bucket_2_" not in name} == {
+            f"images_bucket_{layout.id}_{chunk}" for chunk in range(1, len(layout.widths) + 1)
+        }
+        db.remove_encoder("example")
+        assert all("_bucket_2_" in name for name in _buckets(db.connection))
+
+
+def _buckets(connection: Connection) -> set[str]:
+    rows = connection.execute("SELECT relname FROM pg_class WHERE relname ~ '^images_bucket_'")
+    return {str(row[0]) for row in rows.fetchall()}
+
+
+def test_impossible_widths_are_refused(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        example.filled(db.connection, "uniform", 10, 64)
+        for widths in ([32, 32], [0, 5], [31, 31, 31]):
+            with pytest.raises(UsageError, match="1 to 31 bits"):
+                db.tune(widths=widths)
+
+
+def test_a_reader_may_search_in_a_read_only_transaction(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 25_000, 64)
+        name = db.connection.info.dbname
+        db.connection.execute(f"CREATE ROLE reader_{name} LOGIN")
+        try:
+            db.connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader_{name}")
+            with psycopg.connect(database_url, user=f"reader_{name}") as reader:
+                reader.read_only = True
+                rows = reader.execute(
+                    "SELECT path, distance, exact FROM search_codes('example', %s, %s, %s, %s,"
+                    " k => NULL, radius => 2)",
+                    codes.words_of(items.codes[9], 64),
+                ).fetchall()
+            assert [row[:2] for row in rows] == example.nearest(items, items.codes[9], None, 2)
+        finally:
+            db.connection.execute(f"DROP OWNED BY reader_{name}")
+            db.connection.execute(f"DROP ROLE reader_{name}")
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 10**5, 10**7, 10**9])
+@pytest.mark.parametrize("bits", [4, 16, 48, 64, 128, 256])
+def test_chunks_follow_the_number_of_rows(database_url: str, bits: int, rows: int) -> None:
+    with example.connect(database_url) as connection:
+        found = connection.execute("SELECT chunk_widths(%s, %s)", [bits, rows]).fetchone()
+    assert found is not None
+    widths = np.array(found[0])
+    assert widths.sum() == bits
+    assert widths.max() - widths.min() <= 1
+    assert widths.max() <= 31
