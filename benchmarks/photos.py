@@ -12,7 +12,7 @@ import argparse
 from statistics import mean, median
 from typing import Any
 
-from retrieval_db.console.output import note, progress_bar
+from retrieval_db.console.screen import note, progress_bar
 
 from benchmarks import study
 from retrieval_db import connect, photos, query_photo
