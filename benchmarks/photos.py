@@ -12,12 +12,11 @@ import argparse
 from statistics import mean, median
 from typing import Any
 
-from retrieval_db.console.screen import note, progress_bar
-
 from benchmarks import study
 from retrieval_db import connect, photos, query_photo
 from retrieval_db.client import Database
 from retrieval_db.console.choosing import Settings, for_indexing
+from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoders import Encoder
 from retrieval_db.labels import label_reader
 
