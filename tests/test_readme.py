@@ -19,10 +19,12 @@ from PIL import Image, ImageDraw
 from retrieval_db.server import Server
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+GUIDES = sorted((README.parent / "docs").glob("*.md"))
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    text = "\n".join(file.read_text() for file in (README, *GUIDES))
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
