@@ -1,5 +1,6 @@
 """Image retrieval inside PostgreSQL: binary hash codes, exact and certified Hamming search."""
 
+from .batch import BatchResult
 from .client import Database, connect, query_photo
 from .encoders import Encoder, StoredEncoder
 from .errors import RetrievalError
@@ -9,6 +10,7 @@ from .loading import LoadReport
 from .search import Hit, Query, SearchResult
 
 __all__ = [
+    "BatchResult",
     "CodeSet",
     "Database",
     "Encoder",

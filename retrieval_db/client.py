@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codes, encoders, indexing, layouts, loading, migration, photos, search
+from . import batch, codes, encoders, indexing, layouts, loading, migration, photos, search
+from .batch import BatchResult
 from .database import (
     Connection,
     Target,
@@ -250,6 +251,29 @@ class Database(AbstractContextManager["Database"]):
             metric=metric,
             max_candidates=max_candidates,
             max_ms=max_ms,
+        )
+
+    def search_batch(
+        self,
+        packed: NDArray[np.uint8],
+        *,
+        encoder: str | None = None,
+        k: int | None = 10,
+        radius: int | None = None,
+        labels: Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        max_candidates: int | None = None,
+    ) -> BatchResult:
+        """Find the images nearest to each of many codes; see `batch.search_batch`."""
+        return batch.search_batch(
+            self.connection,
+            self.encoder(encoder),
+            packed,
+            k=k,
+            radius=radius,
+            labels=labels,
+            metadata=metadata,
+            max_candidates=max_candidates,
         )
 
     def query_by_id(self, image_id: int) -> Query:

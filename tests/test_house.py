@@ -104,6 +104,7 @@ def test_the_links() -> None:
 
 def test_the_public_surface() -> None:
     assert retrieval_db.__all__ == [
+        "BatchResult",
         "CodeSet",
         "Database",
         "Encoder",

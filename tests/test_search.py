@@ -178,3 +178,23 @@ class TestFineStage:
             query = Query(codes.words_of(items.codes[0], 64), np.zeros(5, dtype=np.float32))
             with pytest.raises(WrongWidth, match="24 dimensions"):
                 db.search(query)
+
+
+@pytest.mark.parametrize("bits", [64, 256])
+def test_a_batch_gives_the_single_answers_as_arrays(database_url: str, bits: int) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 900, bits)
+        asked = np.concatenate([items.codes[:300], example.random_codes("uniform", 5, bits)])
+        batch = db.search_batch(asked, k=7, radius=bits // 3)
+        assert batch.ids.shape == batch.distances.shape == (305, 7)
+        assert (str(batch.ids.dtype), str(batch.distances.dtype)) == ("int64", "int32")
+        for row in [*range(0, 300, 10), *range(300, 305)]:
+            single = db.search(asked[row], k=7, radius=bits // 3)
+            filling = [-1] * (7 - len(single.hits))
+            assert batch.ids[row].tolist() == [hit.image_id for hit in single.hits] + filling
+            assert batch.distances[row].tolist() == [h.distance for h in single.hits] + filling
+            assert batch.exact[row] == single.exact
+            assert batch.guaranteed_radius[row] == single.guaranteed_radius
+        everything = db.search_batch(asked[:3], k=None, radius=bits)
+        assert everything.ids.shape == (3, 900)
+        assert db.search_batch(asked[:0]).ids.shape == (0, 10)

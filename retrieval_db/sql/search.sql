@@ -33,3 +33,13 @@ SELECT EXISTS (
 
 -- name: feature_of
 SELECT feature::real[] FROM image_features WHERE image_id = %s
+
+-- name: batch
+-- Many queries in one statement, so that they share its plan, its snapshot and one answer.
+SELECT run.keys, run.exact, run.guaranteed_radius
+FROM unnest(%(q1)s::bigint[], %(q2)s::bigint[], %(q3)s::bigint[], %(q4)s::bigint[])
+     WITH ORDINALITY AS query (q1, q2, q3, q4, number)
+CROSS JOIN LATERAL run_search(
+    %(encoder)s, query.q1, query.q2, query.q3, query.q4, %(k)s, %(radius)s,
+    %(labels)s, %(metadata)s, %(max_candidates)s, NULL, 0) AS run
+ORDER BY query.number
