@@ -14,6 +14,7 @@ from retrieval_db.client import Database, connect
 from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
+from retrieval_db.interchange import replacing
 
 from .screen import progress_bar
 
@@ -205,11 +206,20 @@ def refit(
 
 
 def export(db: Database, name: str, out: Path) -> None:
-    """Write a stored encoder to a file."""
+    """Write a stored encoder to a file; its backbone need not be here.
+
+    Raises:
+        EncoderUnavailable: only its codes were loaded.
+    """
     from retrieval_db.encoder import save
 
     stored = db.encoder(name)
-    save(from_database(db, stored, None, "cpu"), out)
+    weights = encoders.artifact(db.connection, stored)
+    if weights is None:
+        save(from_database(db, stored, None, "cpu"), out)
+        return
+    with replacing(out) as temporary:
+        temporary.write_bytes(weights)
 
 
 def widths(text: str | None) -> list[int] | None:
