@@ -168,20 +168,22 @@ def from_file(
 
 
 def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder:
-    """Fit a head on up to `FIT_ON` of the photos.
+    """Fit a head on up to `FIT_ON` of the photos, whose features it then remembers.
 
     Raises:
         NotEnoughImages: there are too few.
     """
+    from retrieval_db.encoder.memory import Remembering
+
     sample = list(files)
     if len(sample) > FIT_ON:
         sample = random.Random(0).sample(sample, FIT_ON)
     with progress_bar(f"Fitting {unfitted.name}", len(sample)) as advance:
-        features = encoding.extract_features(sample, unfitted, progress=advance)
-    fitted = unfitted.fit(features)
-    if fitted.advice:
-        say(fitted.advice)
-    return fitted
+        memory = Remembering(unfitted)
+        memory.fit(encoding.extract_features(sample, memory, progress=advance))
+    if memory.encoder.advice:
+        say(memory.encoder.advice)
+    return memory
 
 
 def refit(

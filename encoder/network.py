@@ -143,9 +143,17 @@ class NetworkEncoder:
         Raises:
             EncoderError: not fitted.
         """
-        head = self._fitted_head()
+        self._fitted_head()
         features = self.features(batch)
-        return features, head.linear(features)
+        return features, self.outputs(features)
+
+    def outputs(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute the outputs, float32 [N, L], of features, float32 [N, D].
+
+        Raises:
+            EncoderError: not fitted.
+        """
+        return self._fitted_head().linear(features)
 
     def fit(
         self,
