@@ -319,7 +319,7 @@ def tune(
     database: DatabaseOption = None,
     widths: Annotated[
         str | None,
-        typer.Option(help="Bits of each chunk, with commas; default: log2 of the rows."),
+        typer.Option(help="Bits of each chunk, with commas; default: to fit the rows."),
     ] = None,
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the SQL instead of running it.")

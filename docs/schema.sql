@@ -39,7 +39,11 @@ CREATE FUNCTION public.chunk_widths(bits integer, row_count bigint) RETURNS smal
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     BEGIN ATOMIC
  SELECT array_agg((((chunk_widths.bits / chosen.m) + ((j.j <= (chunk_widths.bits % chosen.m)))::integer))::smallint ORDER BY j.j) AS array_agg
-    FROM ( SELECT (GREATEST(ceil(((chunk_widths.bits)::numeric / 31.0)), round(((chunk_widths.bits)::numeric / log(2.0, (GREATEST(chunk_widths.row_count, (256)::bigint))::numeric)))))::integer AS m) chosen,
+    FROM ( SELECT (GREATEST((1)::numeric, ceil(((chunk_widths.bits)::numeric / 31.0)), LEAST(round(((chunk_widths.bits)::numeric / GREATEST((log(2.0, (GREATEST(chunk_widths.row_count, (2)::bigint))::numeric) - (2)::numeric), (8)::numeric))), (
+                 CASE
+                     WHEN (chunk_widths.bits <= 128) THEN 6
+                     ELSE NULL::integer
+                 END)::numeric)))::integer AS m) chosen,
      LATERAL generate_series(1, chosen.m) j(j);
 END;
 

@@ -95,7 +95,7 @@ def tune(
     Args:
         connection: in autocommit mode, of the tables' owner.
         encoder: whose rows are counted.
-        widths: bits of each chunk; by default log2 of the number of rows.
+        widths: bits of each chunk; by default what fits the number of rows.
         online: build without blocking writers, which takes twice as long.
         report: told each statement before it runs.
 
