@@ -26,6 +26,7 @@ from retrieval_db.console import (
     reports,
     server_commands,
 )
+from retrieval_db.console import duplicates as near_duplicates
 from retrieval_db.console.answering import Format
 from retrieval_db.console.failures import Commands
 from retrieval_db.console.options import (
@@ -50,6 +51,7 @@ from retrieval_db.console.options import (
 )
 from retrieval_db.console.screen import check_writable, note, progress_bar
 from retrieval_db.database import resolve
+from retrieval_db.duplicates import default_radius
 from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import read_npz, write_npz
 from retrieval_db.labels import label_reader
@@ -266,6 +268,42 @@ def search(
             sheet=sheet,
             explain=explain,
         )
+
+
+@app.command()
+def duplicates(
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    radius: Annotated[
+        int | None,
+        typer.Option(min=0, help="In bits (phash64: 6, phash256: 24, PDQ: 31)."),
+    ] = None,
+    group: Annotated[bool, typer.Option("--group", help="Groups instead of pairs.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|ID", help="Only with an image added since, or after that id."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show the nearest pairs, or largest groups, only.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+    as_jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON line each.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page.", metavar="FILE")] = None,
+) -> None:
+    """Find images that are nearly the same: all pairs within a radius, or their groups."""
+    style = Format.chosen(json=as_json, jsonl=as_jsonl, csv=as_csv)
+    added = near_duplicates.since(since)
+    if html:
+        check_writable(html)
+    with opened(database) as db:
+        stored = db.encoder(encoder)
+        within = default_radius(stored) if radius is None else radius
+        find = db.duplicate_groups if group else db.near_duplicates
+        found = find(encoder=stored.name, radius=within, since=added)
+    near_duplicates.show(
+        found, style, encoder=stored, radius=within, grouped=group, limit=limit, html=html
+    )
 
 
 @app.command()

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import batch, codes, encoders, indexing, layouts, loading, migration, photos, search
+from . import (
+    batch,
+    codes,
+    duplicates,
+    encoders,
+    indexing,
+    layouts,
+    loading,
+    migration,
+    photos,
+    search,
+)
 from .batch import BatchResult
 from .database import (
     Connection,
@@ -23,6 +34,7 @@ from .database import (
     resolve,
     translated,
 )
+from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
 from .encoding import Labels
 from .indexing import IndexReport
@@ -275,6 +287,36 @@ class Database(AbstractContextManager["Database"]):
             metadata=metadata,
             max_candidates=max_candidates,
         )
+
+    def near_duplicates(
+        self,
+        *,
+        encoder: str | None = None,
+        radius: int | None = None,
+        since: Since = None,
+        max_pairs: int = duplicates.MAX_PAIRS,
+    ) -> list[Pair]:
+        """All pairs of images within `radius` bits of each other; see `duplicates.pairs`.
+
+        Args:
+            encoder: whose codes; the only one by default.
+            radius: None for the default of perceptual hashes.
+            since: only pairs with an image added since that time, or after that id.
+        """
+        stored = self.encoder(encoder)
+        return duplicates.pairs(self.connection, stored, radius, since=since, max_pairs=max_pairs)
+
+    def duplicate_groups(
+        self,
+        *,
+        encoder: str | None = None,
+        radius: int | None = None,
+        since: Since = None,
+        max_pairs: int = duplicates.MAX_CODE_PAIRS,
+    ) -> list[Group]:
+        """Near-duplicates as groups, largest first; see `duplicates.groups`."""
+        stored = self.encoder(encoder)
+        return duplicates.groups(self.connection, stored, radius, since=since, max_pairs=max_pairs)
 
     def query_by_id(self, image_id: int) -> Query:
         """The code and feature of a stored image, by its id."""

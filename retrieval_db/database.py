@@ -26,6 +26,7 @@ OURS = {
     "RD002": errors.WrongWidth,
     "RD003": errors.UsageError,
     "RD004": errors.UnknownImage,
+    "RD005": errors.TooManyPairs,
 }
 GONE = ("57P01", "57P02", "57P03", "08")
 

@@ -20,6 +20,7 @@
     │   └── NotEnoughImages         too few images to fit a head
     ├── ImageError                  a file that is not a readable image
     ├── UnknownImage                no row with that id or path
+    ├── TooManyPairs                a list of near-duplicates that nobody could read
     ├── FormatError                 a file that is not in the format it should be in
     ├── MissingExtra                a part of this package that is not installed
     └── UsageError                  arguments that contradict each other (exit code 2)
@@ -111,6 +112,10 @@ class ImageError(RetrievalError):
 
 class UnknownImage(RetrievalError):
     """There is no image of this id or path."""
+
+
+class TooManyPairs(RetrievalError):
+    """There are more pairs of near-duplicates than were allowed."""
 
 
 class FormatError(RetrievalError):

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 
 from ..interchange import replacing
-from .answer import Answer, visible
-from .thumbnails import data_uri, thumbnail
+from .answer import Answer
+from .rendering import render
 
-# Twice the size at which pictures are shown, for screens with small pixels.
-THUMB = 240
 TEMPLATE = "page.html.jinja"
 
 
@@ -40,21 +36,8 @@ def write_page(
     Raises:
         FormatError: the file cannot be written.
     """
-    # Late: only this function needs Jinja2, and every command imports this module.
-    from jinja2 import Environment, StrictUndefined
-
-    @lru_cache(maxsize=1024)
-    def picture(file: Path) -> tuple[str | None, str]:
-        found = thumbnail(file, THUMB)
-        return (None, found) if isinstance(found, str) else (data_uri(found), "")
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["visible"] = visible
-    environment.globals["picture"] = picture
-    template = environment.from_string(files(__package__).joinpath(TEMPLATE).read_text("utf-8"))
-    text = template.render(
+    text = render(
+        TEMPLATE,
         answers=answers[:limit],
         omitted=max(0, len(answers) - limit),
         title=title,

@@ -1,0 +1,103 @@
+"""Near-duplicates, printed."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from retrieval_db.duplicates import Group, Member, Pair, Since
+from retrieval_db.encoders import StoredEncoder
+from retrieval_db.errors import UsageError
+from retrieval_db.presentation import write_duplicates
+
+from .answering import Format
+from .screen import note, print_json, print_table
+
+
+def since(text: str | None) -> Since:
+    """What `--since` says: an id, or a time (of this machine's zone, if it names none).
+
+    Raises:
+        UsageError: neither.
+    """
+    if text is None or text.isdecimal():
+        return None if text is None else int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--since is an image's id or a time such as 2025-01-31T12:00; not {text!r}."
+        ) from error
+    return time if time.tzinfo is not None else time.astimezone()
+
+
+def show(
+    found: Sequence[Pair] | Sequence[Group],
+    style: Format,
+    *,
+    encoder: StoredEncoder,
+    radius: int,
+    grouped: bool,
+    limit: int | None,
+    html: Path | None,
+) -> None:
+    """Print pairs, nearest first, or groups, largest first, and write the page."""
+    shown = found[:limit]
+    if style is Format.JSON:
+        print_json([dataclasses.asdict(one) for one in shown])
+    elif style is Format.JSONL:
+        for one in shown:
+            print(json.dumps(dataclasses.asdict(one), ensure_ascii=False))
+    elif style is Format.CSV:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(_lines(shown, grouped))
+    elif shown:
+        head, *rows = _lines(shown, grouped)
+        print_table(head, [["" if cell is None else cell for cell in row] for row in rows])
+    note(f"{_count(found)} of {encoder.name} within {radius} bits{_of(found, shown)}.")
+    if html:
+        write_duplicates([_group(one) for one in shown], html, encoder=encoder, radius=radius)
+        note(f"Wrote {html}")
+
+
+def _lines(found: Sequence[Pair] | Sequence[Group], grouped: bool) -> list[list[Any]]:
+    """The head and the rows of a table: a row for each pair, or for each image of a group."""
+    if not grouped:
+        head = [field.name for field in dataclasses.fields(Pair)]
+        return [head, *(list(dataclasses.astuple(pair)) for pair in found)]
+    rows = [
+        [number, *dataclasses.astuple(image)]
+        for number, group in enumerate(found, start=1)
+        if isinstance(group, Group)
+        for image in group.images
+    ]
+    return [["group", *(field.name for field in dataclasses.fields(Member))], *rows]
+
+
+def _group(found: Pair | Group) -> Group:
+    if isinstance(found, Group):
+        return found
+    images = (
+        Member(found.image_id_1, found.path_1, None),
+        Member(found.image_id_2, found.path_2, None),
+    )
+    return Group(images, codes=2 if found.distance else 1, distance=found.distance)
+
+
+def _count(found: Sequence[Pair] | Sequence[Group]) -> str:
+    if not found:
+        return "No near-duplicates"
+    groups = [group for group in found if isinstance(group, Group)]
+    if not groups:
+        return f"{len(found)} pair{'' if len(found) == 1 else 's'}"
+    images = sum(len(group.images) for group in groups)
+    return f"{len(groups)} group{'' if len(groups) == 1 else 's'} with {images} images"
+
+
+def _of(found: Sequence[object], shown: Sequence[object]) -> str:
+    return "" if len(shown) == len(found) else f", the first {len(shown)} shown"
