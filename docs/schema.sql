@@ -553,7 +553,7 @@ CREATE FUNCTION public.near_duplicate_members(alias text, kept bigint[], copies 
          END AS "case";
 END;
 
-CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_codes double precision, inner_codes double precision, bits_of_16 double precision, OUT parts integer, OUT agree integer, OUT merge boolean, OUT cost double precision) RETURNS record
+CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_codes double precision, inner_codes double precision, bits_of_16 double precision, equal_words double precision, OUT parts integer, OUT agree integer, OUT merge boolean, OUT cost double precision) RETURNS record
     LANGUAGE sql IMMUTABLE
     SET search_path TO '$user', 'public'
     BEGIN ATOMIC
@@ -562,7 +562,7 @@ CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_c
              agree.agree,
              ((e.blocks + agree.agree) - 1) AS blocks,
              ((near_duplicate_plan.radius + 1) % p.p) AS larger,
-             ((near_duplicate_plan.outer_codes * near_duplicate_plan.inner_codes) * power((2)::double precision, (((- near_duplicate_plan.bits_of_16) / (16)::double precision) * LEAST((62)::double precision, ((agree.agree)::double precision * floor(((near_duplicate_plan.bits / ((near_duplicate_plan.radius + 1) + (p.p * (agree.agree - 1)))))::double precision)))))) AS met
+             ((near_duplicate_plan.outer_codes * near_duplicate_plan.inner_codes) * GREATEST(near_duplicate_plan.equal_words, power((2)::double precision, (((- near_duplicate_plan.bits_of_16) / (16)::double precision) * LEAST((62)::double precision, ((agree.agree)::double precision * floor(((near_duplicate_plan.bits / ((near_duplicate_plan.radius + 1) + (p.p * (agree.agree - 1)))))::double precision))))))) AS met
             FROM generate_series(1, LEAST((near_duplicate_plan.radius + 1), near_duplicate_plan.bits)) p(p),
              generate_series(1, 3) agree(agree),
              LATERAL ( SELECT ((near_duplicate_plan.radius + 1) / p.p) AS blocks) e
@@ -583,6 +583,8 @@ CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_c
                      ELSE ((((cut.blocks)::numeric * ((cut.blocks)::numeric - 1.0)) * ((cut.blocks - 2))::numeric) / (6)::numeric)
                  END)) AS joins
             FROM cut
+         ), related AS (
+          SELECT ((((0.5)::double precision * near_duplicate_plan.outer_codes) * near_duplicate_plan.inner_codes) * near_duplicate_plan.equal_words) AS kin
          )
   SELECT choice.parts,
      choice.agree,
@@ -591,15 +593,17 @@ CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_c
     FROM ( SELECT counted.parts,
              counted.agree,
              false AS merge,
-             ((counted.joins)::double precision * ((((1000)::double precision + ((0.4)::double precision * near_duplicate_plan.inner_codes)) + ((0.6)::double precision * near_duplicate_plan.outer_codes)) + ((0.3)::double precision * counted.met))) AS cost
-            FROM counted
+             ((counted.joins)::double precision * (((((1000)::double precision + ((0.4)::double precision * near_duplicate_plan.inner_codes)) + ((0.6)::double precision * near_duplicate_plan.outer_codes)) + ((0.3)::double precision * counted.met)) + related.kin)) AS cost
+            FROM counted,
+             related
            WHERE (counted.joins <= (1000)::numeric)
          UNION ALL
           SELECT counted.parts,
              counted.agree,
              true,
-             ((counted.joins)::double precision * ((((1000)::double precision + ((0.7)::double precision * near_duplicate_plan.inner_codes)) + ((0.7)::double precision * near_duplicate_plan.outer_codes)) + ((0.1)::double precision * counted.met)))
-            FROM counted
+             ((counted.joins)::double precision * (((((1000)::double precision + ((0.7)::double precision * near_duplicate_plan.inner_codes)) + ((0.7)::double precision * near_duplicate_plan.outer_codes)) + ((0.1)::double precision * counted.met)) + related.kin))
+            FROM counted,
+             related
            WHERE (counted.joins <= (1000)::numeric)
          UNION ALL
           SELECT 0,
@@ -630,6 +634,7 @@ DECLARE
     kept bigint[];
     new bigint[];
     bits_of_16 double precision;
+    equal_words double precision;
     plan record;
     pair_join record;
     members text;
@@ -650,23 +655,30 @@ BEGIN
                    AND ($2 IS NULL OR created_at >= $2) AND ($3 IS NULL OR id > $3)'
         INTO new USING found.id, since, since_id, copies, firsts;
     END IF;
-    -- How many of 16 bits count: codes that were learned meet more often than by chance.
+    -- How often two codes share the first 16 bits of a word, and the whole word, in a sample.
     EXECUTE format('
-        SELECT greatest(1, least(16, -log(2, sum(met) / (max(number) * (max(number) - 1.0) * 4))))
+        SELECT greatest(1, least(16, -log(2, nullif(
+                   sum(met) FILTER (WHERE NOT whole) / (4.0 * max(number) * (max(number) - 1)), 0
+               )))),
+               sum(met) FILTER (WHERE whole) / (4.0 * max(number) * (max(number) - 1))
         FROM (
-            SELECT sum(size * (size - 1)) AS met, sum(size) AS number FROM (
-                SELECT chunk.number AS word, count(*) AS size
-                FROM images, LATERAL (VALUES (1, code_1), (2, code_2), (3, code_3), (4, code_4))
-                    AS chunk(number, bits)
+            SELECT whole, word, sum(size * (size - 1)) AS met, sum(size) AS number FROM (
+                SELECT whole, chunk.word, count(*) AS size
+                FROM images, LATERAL (VALUES (false, 1, code_1 >> $5), (false, 2, code_2 >> $5),
+                    (false, 3, code_3 >> $5), (false, 4, code_4 >> $5), (true, 1, code_1),
+                    (true, 2, code_2), (true, 3, code_3), (true, 4, code_4)
+                ) AS chunk(whole, word, bits)
                 WHERE encoder_id = $1 AND (%s) AND mod(hashint8(id), $2) = 0
-                GROUP BY chunk.number, chunk.bits >> %s
-            ) AS bucket GROUP BY word
-        ) AS chunk HAVING sum(met) > 0',
-        near_duplicate_members('images', kept, copies), greatest(word - 16, 0))
-    INTO bits_of_16 USING found.id, greatest(1, codes / 20000)::integer, kept, copies;
+                GROUP BY whole, chunk.word, chunk.bits
+            ) AS bucket GROUP BY whole, word
+        ) AS chunk HAVING max(number) > 1',
+        near_duplicate_members('images', kept, copies))
+    INTO bits_of_16, equal_words
+    USING found.id, greatest(1, codes / 20000)::integer, kept, copies, greatest(word - 16, 0);
     bits_of_16 := least(16, coalesce(bits_of_16, 16) * 16 / least(16, word));
     SELECT * INTO plan FROM near_duplicate_plan(
-        found.bits, radius, coalesce(cardinality(new), codes), codes, bits_of_16);
+        found.bits, radius, coalesce(cardinality(new), codes), codes,
+        bits_of_16, coalesce(equal_words, 0));
     PERFORM set_config('enable_mergejoin', CASE WHEN plan.merge THEN 'on' ELSE 'off' END, true),
             set_config('enable_hashjoin', CASE WHEN plan.merge THEN 'off' ELSE 'on' END, true),
             set_config('enable_nestloop', CASE plan.agree WHEN 0 THEN 'on' ELSE 'off' END, true);

@@ -120,7 +120,7 @@ class TestPairs:
     def test_the_way_is_chosen_by_cost(self, database_url: str) -> None:
         def chosen(bits: int, radius: int, new: float, all_: float) -> tuple[Any, ...]:
             row = connection.execute(
-                "SELECT parts, agree, merge FROM near_duplicate_plan(%s, %s, %s, %s, 16)",
+                "SELECT parts, agree, merge FROM near_duplicate_plan(%s, %s, %s, %s, 16, 0)",
                 [bits, radius, new, all_],
             ).fetchone()
             assert row is not None

@@ -125,11 +125,13 @@ $$
 # Called by near_duplicate_search: the cheapest way to cut the code. The unit of cost is a row
 # that is hashed and probed; measured on 10^6 codes, where a hash join's further pairs cost .3
 # each (they lie anywhere in memory), a merge join's .1 (they are met in order, but two sorts come
-# first), a nested loop's .08, and a statement about 1,000. agree = 0 is the nested loop.
+# first), a nested loop's .08, and a statement about 1,000. agree = 0 is the nested loop. Learned
+# codes meet more often than by chance: as often as if only `bits_of_16` of 16 bits counted, and
+# at least as often as two of them have an equal word, however wide the key is.
 NEAR_DUPLICATE_PLAN = """
 CREATE FUNCTION near_duplicate_plan(
     bits integer, radius integer, outer_codes double precision, inner_codes double precision,
-    bits_of_16 double precision,
+    bits_of_16 double precision, equal_words double precision,
     OUT parts integer, OUT agree integer, OUT merge boolean, OUT cost double precision
 )
     LANGUAGE sql IMMUTABLE
@@ -137,9 +139,9 @@ CREATE FUNCTION near_duplicate_plan(
 BEGIN ATOMIC
     WITH cut AS (
         SELECT p AS parts, agree, e.blocks + agree - 1 AS blocks, (radius + 1) % p AS larger,
-               outer_codes * inner_codes * power(
+               outer_codes * inner_codes * greatest(equal_words, power(
                    2, -bits_of_16 / 16 * least(62, agree * floor(
-                       bits / (radius + 1 + p * (agree - 1))))) AS met
+                       bits / (radius + 1 + p * (agree - 1)))))) AS met
         FROM generate_series(1, least(radius + 1, bits)) AS p,
              generate_series(1, 3) AS agree,
              LATERAL (SELECT (radius + 1) / p AS blocks) AS e
@@ -153,16 +155,19 @@ BEGIN ATOMIC
                                     WHEN 2 THEN blocks * (blocks - 1.0) / 2
                                     ELSE blocks * (blocks - 1.0) * (blocks - 2) / 6 END AS joins
         FROM cut
+    ), related AS (
+        -- Pairs that are near come to the costly tests in every join: .5 each.
+        SELECT .5 * outer_codes * inner_codes * equal_words AS kin
     )
     SELECT parts, agree, merge, cost
     FROM (
         SELECT parts, agree, false AS merge,
-               joins * (1000 + .4 * inner_codes + .6 * outer_codes + .3 * met) AS cost
-        FROM counted WHERE joins <= 1000
+               joins * (1000 + .4 * inner_codes + .6 * outer_codes + .3 * met + kin) AS cost
+        FROM counted, related WHERE joins <= 1000
         UNION ALL
         SELECT parts, agree, true,
-               joins * (1000 + .7 * inner_codes + .7 * outer_codes + .1 * met)
-        FROM counted WHERE joins <= 1000
+               joins * (1000 + .7 * inner_codes + .7 * outer_codes + .1 * met + kin)
+        FROM counted, related WHERE joins <= 1000
         UNION ALL
         SELECT 0, 0, false, 1000 + .08 * outer_codes * inner_codes
     ) AS choice
@@ -245,6 +250,7 @@ DECLARE
     kept bigint[];
     new bigint[];
     bits_of_16 double precision;
+    equal_words double precision;
     plan record;
     pair_join record;
     members text;
@@ -265,23 +271,30 @@ BEGIN
                    AND ($2 IS NULL OR created_at >= $2) AND ($3 IS NULL OR id > $3)'
         INTO new USING found.id, since, since_id, copies, firsts;
     END IF;
-    -- How many of 16 bits count: codes that were learned meet more often than by chance.
+    -- How often two codes share the first 16 bits of a word, and the whole word, in a sample.
     EXECUTE format('
-        SELECT greatest(1, least(16, -log(2, sum(met) / (max(number) * (max(number) - 1.0) * 4))))
+        SELECT greatest(1, least(16, -log(2, nullif(
+                   sum(met) FILTER (WHERE NOT whole) / (4.0 * max(number) * (max(number) - 1)), 0
+               )))),
+               sum(met) FILTER (WHERE whole) / (4.0 * max(number) * (max(number) - 1))
         FROM (
-            SELECT sum(size * (size - 1)) AS met, sum(size) AS number FROM (
-                SELECT chunk.number AS word, count(*) AS size
-                FROM images, LATERAL (VALUES (1, code_1), (2, code_2), (3, code_3), (4, code_4))
-                    AS chunk(number, bits)
+            SELECT whole, word, sum(size * (size - 1)) AS met, sum(size) AS number FROM (
+                SELECT whole, chunk.word, count(*) AS size
+                FROM images, LATERAL (VALUES (false, 1, code_1 >> $5), (false, 2, code_2 >> $5),
+                    (false, 3, code_3 >> $5), (false, 4, code_4 >> $5), (true, 1, code_1),
+                    (true, 2, code_2), (true, 3, code_3), (true, 4, code_4)
+                ) AS chunk(whole, word, bits)
                 WHERE encoder_id = $1 AND (%s) AND mod(hashint8(id), $2) = 0
-                GROUP BY chunk.number, chunk.bits >> %s
-            ) AS bucket GROUP BY word
-        ) AS chunk HAVING sum(met) > 0',
-        near_duplicate_members('images', kept, copies), greatest(word - 16, 0))
-    INTO bits_of_16 USING found.id, greatest(1, codes / 20000)::integer, kept, copies;
+                GROUP BY whole, chunk.word, chunk.bits
+            ) AS bucket GROUP BY whole, word
+        ) AS chunk HAVING max(number) > 1',
+        near_duplicate_members('images', kept, copies))
+    INTO bits_of_16, equal_words
+    USING found.id, greatest(1, codes / 20000)::integer, kept, copies, greatest(word - 16, 0);
     bits_of_16 := least(16, coalesce(bits_of_16, 16) * 16 / least(16, word));
     SELECT * INTO plan FROM near_duplicate_plan(
-        found.bits, radius, coalesce(cardinality(new), codes), codes, bits_of_16);
+        found.bits, radius, coalesce(cardinality(new), codes), codes,
+        bits_of_16, coalesce(equal_words, 0));
     PERFORM set_config('enable_mergejoin', CASE WHEN plan.merge THEN 'on' ELSE 'off' END, true),
             set_config('enable_hashjoin', CASE WHEN plan.merge THEN 'off' ELSE 'on' END, true),
             set_config('enable_nestloop', CASE plan.agree WHEN 0 THEN 'on' ELSE 'off' END, true);
