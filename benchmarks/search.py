@@ -5,8 +5,8 @@
 
 Every time is a whole client call over a warm connection on one core (no parallel workers);
 beside it stands the processor time of the server's backend, where the system tells it. The scan is
-the best plain statement: the inlined function over the heap, ordered and limited. Peers run
-interleaved with ours, so that the ratios stand on a noisy machine, too.
+the best plain statement: the inlined function, ordered and limited; the planner chooses what it
+reads. Peers run interleaved with ours, so that the ratios stand on a noisy machine, too.
 """
 
 from __future__ import annotations

@@ -150,8 +150,8 @@ $$
 """
 
 # Price of the cheapest shells that raise the guaranteed radius by `shells`; infinity if four flips
-# of every chunk do not. The unit is one row of a scan on one core; measured on PostgreSQL 18, as
-# multiples of it:
+# of every chunk do not. The unit is one row of a scan on one core; the rest are rounded
+# multiples of it, from trials of PostgreSQL 18 on a busy machine:
 #     starting one probing statement             60
 #     one probe, a descent of a B-tree            5
 #     one candidate of an index-only scan         0.6
@@ -194,8 +194,8 @@ $$
 """
 
 # Chunks of about log2(rows) - 2 bits that cover the code: a bucket then holds some four rows, more
-# where codes are clustered. No more than six up to 128 bits, at 67 bytes a row and chunk: with 10^5
-# (SUN397), 10^6 and 10^7 rows six were as fast as seven or eight.
+# where codes are clustered. No more than six up to 128 bits, for their size, 67 bytes a row and
+# chunk: six were the fastest at 10^7 rows; at 10^6 rows seven were faster, and took a sixth more.
 CHUNK_WIDTHS = r"""
 CREATE FUNCTION chunk_widths(bits integer, row_count bigint)
 RETURNS smallint[]
