@@ -1,4 +1,4 @@
-"""Writing files so that nobody meets half of one."""
+"""Where files are kept, and writing them so that nobody meets half of one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+import platformdirs
+
+
+def home_folder(folder: Path | None = None) -> Path:
+    """Where downloads and copies are kept: `folder`, $RETRIEVAL_DB_HOME or the user's cache."""
+    if folder is not None:
+        return folder
+    home = os.environ.get("RETRIEVAL_DB_HOME")
+    return Path(home) if home else Path(platformdirs.user_cache_dir("retrieval-db"))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import shutil
 import urllib.request
 from pathlib import Path
 from typing import IO
 
-import platformdirs
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from retrieval_db.errors import FormatError, UsageError
 
-from .files import write_atomically
+from .files import home_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +27,7 @@ TIMEOUT = 30  # seconds without a byte
 def cache_folder(cache_dir: Path | None = None) -> Path:
     """Where weights given by file are remembered: `weights` in `cache_dir`,
     $RETRIEVAL_DB_HOME or the user's cache folder."""
-    if cache_dir is None:
-        home = os.environ.get("RETRIEVAL_DB_HOME")
-        cache_dir = Path(home) if home else Path(platformdirs.user_cache_dir("retrieval-db"))
-    return cache_dir / "weights"
+    return home_folder(cache_dir) / "weights"
 
 
 def sha256_of(path: Path) -> str:

@@ -21,6 +21,7 @@
     ├── ImageError                  a file that is not a readable image
     ├── UnknownImage                no row with that id or path
     ├── TooManyPairs                a list of near-duplicates that nobody could read
+    ├── DataUnavailable             a data set that is not here and cannot be downloaded
     ├── FormatError                 a file that is not in the format it should be in
     ├── MissingExtra                a part of this package that is not installed
     └── UsageError                  arguments that contradict each other (exit code 2)
@@ -116,6 +117,10 @@ class UnknownImage(RetrievalError):
 
 class TooManyPairs(RetrievalError):
     """There are more pairs of near-duplicates than were allowed."""
+
+
+class DataUnavailable(RetrievalError):
+    """The data set is not here, and cannot be downloaded."""
 
 
 class FormatError(RetrievalError):
