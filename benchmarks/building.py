@@ -2,7 +2,8 @@
 
     python -m benchmarks.building --rows 10000000 [--database URL] [--seed 0] [--no-hnsw]
 
-Ours is `Database.load`: COPY into `images` with its primary and unique keys, bucket indexes, vacuum.
+Ours is `Database.load`: COPY into `images` with its primary and unique keys, bucket indexes,
+vacuum.
 pgvector's is COPY into a table of (id, code bit(128)) without any key, CREATE INDEX USING hnsw with
 its default m and ef_construction and memory for the whole graph, vacuum. Both tables stay, for
 `python -m benchmarks.search … --loaded`. Ten million rows of HNSW take more than half an hour.
