@@ -1,202 +1,293 @@
-"""Exact search through bucket indexes against a scan and against FAISS, in one run.
+"""Exact search beside everything a user would pick instead, in one run.
 
-    python -m benchmarks.search clustered --rows 1000000 [--database URL] [--queries 300]
-    python -m benchmarks.search flipped128 | flipped256 | sun397
+    python -m benchmarks.search clustered --rows 10000000 --loaded
+    python -m benchmarks.search flipped128 --rows 10000000
+    python -m benchmarks.search sun397 | ucf101
 
-Every time is a whole client call over a warm connection on one core (no parallel workers);
-beside it stands the processor time of the server's backend, where the system tells it. The scan is
-the best plain statement: the inlined function, ordered and limited; the planner chooses what it
-reads. Peers run interleaved with ours, so that the ratios stand on a noisy machine, too.
+`--loaded` searches what `python -m benchmarks.building` left: the same seed gives the same codes,
+and the queries are drawn after them. Otherwise the codes go into a database of their own, which is
+dropped afterwards, and pgvector's HNSW is built there with `--hnsw`.
+
+Times are whole calls of a client over a warm connection, on one core unless a peer's name says
+parallel; beside them stands the processor time of the server's backend. All peers take turns on
+each query, slow ones on a sample of the queries. Recall counts a row as found if it is as near as
+the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids are held against the scan's.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, LiteralString
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
-import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks import study, workloads
-from retrieval_db import CodeSet, codes, connect
+from benchmarks import building, databases, peers, study, workloads
+from benchmarks.peers import Code, Found, Peer, Question
+from benchmarks.timing import Times, percentiles, private_memory_mib, ratio
+from benchmarks.workloads import Workload
+from retrieval_db import connect
 from retrieval_db.client import Database
 from retrieval_db.console.screen import note
 
-SCAN = """
-SELECT id, hamming_distance(code_1, code_2, code_3, code_4, %s, %s, %s, %s) AS distance
-FROM images WHERE encoder_id = %s ORDER BY distance, id LIMIT %s
-"""
-SCAN_RADIUS = """
-SELECT id, hamming_distance(code_1, code_2, code_3, code_4, %s, %s, %s, %s) AS distance
-FROM images WHERE encoder_id = %s
-AND hamming_distance(code_1, code_2, code_3, code_4, %s, %s, %s, %s) <= %s ORDER BY distance, id
-"""
-SEARCH = "SELECT * FROM search_codes(%s, %s, %s, %s, %s, %s, %s)"
-
-# What is asked of each workload: k and radius.
-ASKED: dict[str, list[tuple[int | None, int | None]]] = {
-    "clustered": [(1, None), (10, None), (100, None)],
-    "flipped128": [(None, 7)],
-    "flipped256": [(None, 31)],
-    "sun397": [(20, None)],
+QUESTIONS: dict[str, list[Question]] = {
+    "clustered": [Question(k=1), Question(k=10), Question(k=100)],
+    "flipped128": [Question(radius=7)],
+    "flipped256": [Question(radius=31)],
+    "sun397": [Question(k=20)],
+    "ucf101": [Question(k=10), Question(k=100)],
 }
+EFS = (40, 60, 100, 150, 200, 300, 400, 600, 800, 1000)
+FLIPS = (0, 1, 2)
+TABLE = "bench_hnsw"
+GROUPS = ("parallel", "pgvector", "hnsw", "faiss", "multihash", "duckdb")
 
 
-def prepare(name: str, rows: int, queries: int, seed: int) -> tuple[Any, Any, int]:
-    """Codes, queries and the code length of a workload."""
-    if name == "clustered":
-        return *workloads.clustered(rows, queries, seed=seed), 128
-    if name == "sun397":
-        packed, chosen = workloads.sun397(queries, seed)
-        return packed, packed[chosen], 128
-    bits, most = (128, 12) if name == "flipped128" else (256, 31)
-    return *workloads.flipped(rows, queries, bits, most, seed), bits
+@dataclass
+class Contender:
+    """A peer, how many of the queries it gets, and what came of them."""
+
+    peer: Peer
+    queries: int
+    times: Times = field(default_factory=Times)
+    recalls: list[float] = field(default_factory=list)
+
+    def answer(self, code: Code, question: Question) -> Found:
+        found: Found = self.times.take(self.peer.ask, code, question, clock=self.peer.clock)
+        return found
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "name": self.peer.name,
+            **self.times.figures(),
+            "recall": recalls(self.recalls),
+        }
 
 
-def load(db: Database, name: str, packed: NDArray[np.uint8], bits: int) -> dict[str, Any]:
-    """Load the codes under their own encoder, from nothing to searchable."""
-    if name in {encoder.name for encoder in db.encoders()}:
-        db.remove_encoder(name)
-        db.connection.execute("VACUUM images")
-    paths = [f"images/{row:09d}.jpg" for row in range(len(packed))]
-    report = db.load(CodeSet(packed, bits, paths, encoder=name, fingerprint=name))
-    buckets = db.connection.execute(
-        "SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relname ~ ("
-        " SELECT '^images_bucket_' || id || '_' FROM layouts"
-        " WHERE active AND encoder_id = %s)",
-        [db.encoder(name).id],
-    ).fetchone()
-    size = int(buckets[0] or 0) if buckets else 0
-    return {
-        "load_index_vacuum_seconds": round(report.seconds, 1),
-        "bucket_index_bytes_per_row": round(size / len(packed), 1),
-    }
+def recalls(values: Sequence[float]) -> dict[str, float]:
+    """Mean over the queries, and the worst one."""
+    return {"mean": round(float(np.mean(values)), 5), "worst": round(min(values), 4)}
 
 
-def timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
-    """Milliseconds of one call, and what it returned."""
-    started = time.perf_counter()
-    value = call(*given)
-    return (time.perf_counter() - started) * 1000, value
+class Study:
+    """One workload in one database, with all its peers."""
 
+    def __init__(self, db: Database, workload: Workload, given: argparse.Namespace) -> None:
+        self.db = db
+        self.workload = workload
+        self.encoder = db.encoder(f"bench-{workload.name}")
+        self.codes = Code.all(workload.asked, workload.bits)
+        self.url = db.target.url
+        self.flat = peers.FaissFlat(workload.packed)
+        self.ours = peers.Ours(peers.warm_connection(self.url), self.encoder.name)
+        self.scan = peers.Scan(peers.warm_connection(self.url), self.encoder.id)
+        self.slow = min(given.slow, len(self.codes))
+        self.own = self._own_ids()
+        wanted = set(GROUPS) - set(given.without)
+        self.has_vector = databases.check_pgvector(db.connection, TABLE, workload.packed)
+        self.hnsw = self.has_vector and "hnsw" in wanted
+        self.others = list(self._others(wanted))
 
-def processor_milliseconds(pid: int) -> float:
-    """Processor time that a local process has had; 0 where the system does not tell.
+    def _others(self, wanted: set[str]) -> Iterator[tuple[Peer, int]]:
+        """The peers beside ours, the scan and HNSW, with the number of queries for each."""
+        medium = max(self.slow, len(self.codes) // 10)
+        if "parallel" in wanted:
+            parallel = peers.warm_connection(self.url, parallel=True)
+            yield peers.Scan(parallel, self.encoder.id, name="scan, parallel"), self.slow
+        if self.has_vector and "pgvector" in wanted:
+            one = peers.warm_connection(self.url)
+            yield peers.Pgvector(one, TABLE, self.workload.bits), self.slow
+        if "faiss" in wanted:
+            yield self.flat, len(self.codes)
+        if "multihash" in wanted:
+            for peer in peers.FaissMultiHash.build(self.workload.packed, FLIPS):
+                yield peer, medium
+        if "duckdb" in wanted:
+            yield peers.DuckDb(self.workload.packed), medium
 
-    On a machine shared with others it says more than wall time: waiting does not count.
-    """
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
-    except OSError:
-        return 0.0
-
-
-def percentiles(times: list[float]) -> dict[str, float]:
-    """p50, p95 and p99, in milliseconds."""
-    return {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
-
-
-def compare(
-    db: Database, name: str, packed: Any, asked: Any, bits: int, k: int | None, radius: int | None
-) -> dict[str, Any]:
-    """Times of one question for every query: ours, the scan (a sample), FAISS."""
-    flat = faiss.IndexBinaryFlat(bits)
-    flat.add(packed)
-    faiss.omp_set_num_threads(1)
-    encoder = db.encoder(name)
-    ours: list[float] = []
-    scans: list[float] = []
-    faiss_times: list[float] = []
-    wrong = 0
-
-    def ask(statement: LiteralString, values: list[Any]) -> list[Any]:
-        return db.connection.execute(statement, values).fetchall()
-
-    ours_cpu: list[float] = []
-    scans_cpu: list[float] = []
-    pid = db.connection.info.backend_pid
-    every = max(1, len(asked) // 15)
-    for number, query in enumerate(asked):
-        words = codes.words_of(query, bits)
-        before = processor_milliseconds(pid)
-        elapsed, rows = timed(ask, SEARCH, [name, *words, k, radius])
-        ours.append(elapsed)
-        ours_cpu.append(processor_milliseconds(pid) - before)
-        if number % every == 0:
-            before = processor_milliseconds(pid)
-            if radius is None:
-                given: list[Any] = [*words, encoder.id, k]
-                elapsed, best = timed(ask, SCAN, given)
-            else:
-                given = [*words, encoder.id, *words, radius]
-                elapsed, best = timed(ask, SCAN_RADIUS, given)
-            scans.append(elapsed)
-            scans_cpu.append(processor_milliseconds(pid) - before)
-            wrong += [(row[1], row[4]) for row in rows] != best
-        if k is not None:
-            faiss_times.append(timed(flat.search, query[None, :], k)[0])
-        else:
-            faiss_times.append(timed(flat.range_search, query[None, :], (radius or 0) + 1)[0])
-    figures: dict[str, Any] = {
-        "k": k,
-        "radius": radius,
-        "milliseconds": percentiles(ours),
-        "scan_milliseconds": percentiles(scans),
-        "faiss_flat_milliseconds": percentiles(faiss_times),
-        "processor_milliseconds": percentiles(ours_cpu),
-        "scan_processor_milliseconds": percentiles(scans_cpu),
-        "scan_queries": len(scans),
-        "answers_unlike_the_scan": wrong,
-    }
-    mine = figures["milliseconds"]
-    figures["times_faster_than_scan_p50"] = round(figures["scan_milliseconds"]["p50"] / mine["p50"])
-    cpu = figures["processor_milliseconds"]["p50"]
-    if cpu:
-        figures["times_less_processor_time_than_scan_p50"] = round(
-            figures["scan_processor_milliseconds"]["p50"] / cpu
+    def _own_ids(self) -> dict[str, list[int]]:
+        """The ids of the queries' own rows, by where the ids come from."""
+        own = self.workload.own
+        if own is None:
+            return {}
+        paths = [f"images/{row:09d}.jpg" for row in own]
+        by_path: dict[str, int] = dict(
+            self.db.connection.execute(
+                "SELECT path, id FROM images WHERE encoder_id = %s AND path = ANY (%s)",
+                [self.encoder.id, paths],
+            ).fetchall()
         )
-        figures["processor_p95_over_p50"] = round(figures["processor_milliseconds"]["p95"] / cpu, 2)
-    figures["p95_over_p50"] = round(mine["p95"] / mine["p50"], 2)
-    figures["faiss_over_ours_p50"] = round(
-        figures["faiss_flat_milliseconds"]["p50"] / mine["p50"], 2
-    )
-    return figures
+        return {
+            "images": [by_path[path] for path in paths],
+            "pgvector": (own + 1).tolist(),
+            "rows": own.tolist(),
+        }
+
+    def asked(self, question: Question) -> Question:
+        """One more, where the query's own row is among the answers."""
+        if self.own and question.k is not None:
+            return Question(k=question.k + 1)
+        return question
+
+    def without_own(self, peer: Peer, number: int, found: Found, question: Question) -> Found:
+        """The answer without the query's own row."""
+        if not self.own:
+            return found
+        images = isinstance(peer, (peers.Ours, peers.Scan))
+        kind = "images" if images else "pgvector" if isinstance(peer, peers.Pgvector) else "rows"
+        mine = self.own[kind][number]
+        return [pair for pair in found if pair[0] != mine][: question.k]
+
+    def true_answers(self, question: Question) -> list[Found]:
+        """FAISS's, for every query."""
+        wanted = self.asked(question)
+        return [
+            self.without_own(self.flat, number, self.flat.ask(code, wanted), question)
+            for number, code in enumerate(self.codes)
+        ]
+
+    def answer_all(self, question: Question) -> dict[str, Any]:
+        """One question for all queries and peers."""
+        true = self.true_answers(question)
+        contenders = [
+            Contender(self.ours, len(self.codes)),
+            Contender(self.scan, self.slow),
+            *(Contender(peer, queries) for peer, queries in self.others),
+        ]
+        figures: dict[str, Any] = {
+            "k": question.k,
+            "radius": question.radius,
+            "rows_of_the_answer": percentiles([len(found) for found in true]),
+            "distance_of_the_last": percentiles([found[-1][1] for found in true if found] or [0]),
+        }
+        if self.hnsw:
+            ladder = self._ladder(question, true)
+            figures["hnsw_settings"] = ladder
+            whole = [step["ef"] for step in ladder if step["recall"]["worst"] == 1]
+            figures["hnsw_first_ef_with_recall_1"] = whole[0] if whole else None
+            for ef in sorted({100, whole[0] if whole else EFS[-1]}):
+                contenders.append(Contender(self._hnsw(ef), len(self.codes)))
+        wanted = self.asked(question)
+        for contender in contenders:
+            for code in self.codes[: 20 if contender.queries == len(self.codes) else 2]:
+                contender.peer.ask(code, wanted)
+        wrong = self._take_turns(contenders, question, true)
+        figures["answers_unlike_the_scan"] = wrong
+        figures["backend_memory_mib"] = private_memory_mib(self.ours.backend)
+        figures["peers"] = [contender.figures() for contender in contenders]
+        add_ratios(figures["peers"])
+        return figures
+
+    def _hnsw(self, ef: int) -> Peer:
+        connection = peers.warm_connection(self.url)
+        return peers.Pgvector(connection, TABLE, self.workload.bits, ef)
+
+    def _ladder(self, question: Question, true: list[Found]) -> list[dict[str, Any]]:
+        """HNSW at one setting after the other, until nothing is missed."""
+        steps = []
+        for ef in EFS:
+            if question.k is not None and ef < question.k:
+                continue
+            contender = Contender(self._hnsw(ef), len(self.codes))
+            for number, code in enumerate(self.codes):
+                found = contender.answer(code, self.asked(question))
+                found = self.without_own(contender.peer, number, found, question)
+                contender.recalls.append(peers.recall(found, true[number], question))
+            steps.append({"ef": ef, **contender.figures()})
+            note(f"HNSW, ef {ef}: recall {steps[-1]['recall']}")
+            if min(contender.recalls) == 1:
+                break
+        return steps
+
+    def _take_turns(
+        self, contenders: list[Contender], question: Question, true: list[Found]
+    ) -> int:
+        """Every query to every peer that gets it; how many of our answers are not the scan's."""
+        wanted = self.asked(question)
+        wrong = 0
+        for number, code in enumerate(self.codes):
+            answers: dict[int, Found] = {}
+            first = number % len(contenders)
+            for contender in contenders[first:] + contenders[:first]:
+                every = len(self.codes) // contender.queries
+                if number % every or len(contender.times) == contender.queries:
+                    continue
+                found = contender.answer(code, wanted)
+                answers[id(contender.peer)] = found
+                found = self.without_own(contender.peer, number, found, question)
+                contender.recalls.append(peers.recall(found, true[number], question))
+            if id(self.scan) in answers:
+                wrong += answers[id(self.ours)] != answers[id(self.scan)]
+        return wrong
+
+
+def add_ratios(found: list[dict[str, Any]]) -> None:
+    """To each peer, its times as multiples of ours (the first), and p95 as one of p50."""
+    ours = found[0]
+    for peer in found:
+        for kind in ("milliseconds", "processor_milliseconds"):
+            if kind not in peer:
+                continue
+            peer[f"{kind}_p95_over_p50"] = ratio(peer[kind]["p95"], peer[kind]["p50"])
+            if peer is not ours and kind in ours:
+                peer[f"{kind}_over_ours"] = {
+                    p: ratio(peer[kind][p], ours[kind][p]) for p in ("p50", "p95", "p99")
+                }
+
+
+@contextmanager
+def database(given: argparse.Namespace, workload: Workload) -> Iterator[tuple[Database, Any]]:
+    """The database with the codes in it, and what loading them took."""
+    name = f"bench-{workload.name}"
+    if given.loaded:
+        with connect(given.database, report=note) as db:
+            databases.check_loaded(db, name, workload.packed, workload.bits)
+            size = databases.bucket_bytes(db, name) / len(workload.packed)
+            yield db, {"bucket_index_bytes_per_row": round(size, 1)}
+        return
+    with databases.fresh(given.database, f"bench_{workload.name}", keep=given.keep) as db:
+        built = databases.load(db, name, workload.packed, workload.bits)
+        if given.hnsw:
+            built["hnsw"] = building.hnsw(db, workload.packed)
+        yield db, built
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("workload", choices=ASKED)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workload", choices=workloads.NAMES)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--queries", type=int, default=1_000)
+    parser.add_argument("--slow", type=int, default=15, help="queries for scans")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loaded", action="store_true", help="what benchmarks.building left")
+    parser.add_argument("--hnsw", action="store_true", help="build pgvector's HNSW, too")
+    parser.add_argument("--without", nargs="+", choices=GROUPS, default=[], help="peers")
+    parser.add_argument("--keep", action="store_true", help="do not drop the database")
     parser.add_argument("--database")
     given = parser.parse_args()
-    packed, asked, bits = prepare(given.workload, given.rows, given.queries, given.seed)
-    with connect(given.database, report=note) as db:
+    workload = workloads.draw(given.workload, given.rows, given.queries, given.seed)
+    with database(given, workload) as (db, built):
+        running = Study(db, workload, given)
         figures: dict[str, Any] = {
-            "workload": given.workload,
-            "rows": len(packed),
-            "bits": bits,
-            "queries": len(asked),
+            "workload": workload.name,
+            "rows": len(workload.packed),
+            "bits": workload.bits,
+            "queries": len(workload.asked),
             "seed": given.seed,
-            **load(db, f"bench-{given.workload}", packed, bits),
+            "postgresql": db.connection.info.parameter_status("server_version"),
+            "versions": study.versions("faiss-cpu", "duckdb"),
+            **built,
+            "built": {peer.name: dict(peer.built) for peer, _ in running.others if len(peer.built)},
+            "questions": [],
         }
-        db.connection.execute("SET max_parallel_workers_per_gather = 0")
-        questions = []
-        for k, radius in ASKED[given.workload]:
-            for query in asked[:20]:
-                words = codes.words_of(query, bits)
-                db.connection.execute(SEARCH, [f"bench-{given.workload}", *words, k, radius])
-            found = compare(db, f"bench-{given.workload}", packed, asked, bits, k, radius)
-            print(found)
-            questions.append(found)
-    figures["questions"] = questions
-    command = f"python -m benchmarks.search {given.workload} --rows {given.rows}"
-    study.write(f"search-{given.workload}-{len(packed)}", command, figures)
+        for question in QUESTIONS[workload.name]:
+            found = running.answer_all(question)
+            figures["questions"].append(found)
+            for peer in found["peers"]:
+                note(f"{question}: {peer['name']} {peer['milliseconds']} {peer['recall']}")
+    study.write(f"search-{workload.name}-{len(workload.packed)}", study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,24 @@ def machine() -> dict[str, Any]:
     }
 
 
+def versions(*packages: str) -> dict[str, str]:
+    """The versions of packages that were measured."""
+    return {package: version(package) for package in packages}
+
+
+def command() -> str:
+    """The command line of this program, without the place of the database."""
+    module = sys.modules["__main__"].__spec__
+    given = iter(sys.argv[1:])
+    kept = []
+    for argument in given:
+        if argument == "--database":
+            next(given, None)
+        elif not argument.startswith("--database="):
+            kept.append(argument)
+    return " ".join(["python -m", module.name if module else sys.argv[0], *kept])
+
+
 def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     """Write `results/NAME.json`: the figures with the machine, the versions and the command."""
     RESULTS.mkdir(exist_ok=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import study
+from retrieval_db import codes
 
 LATENT = 24
 CENTRES = 2_000
@@ -53,3 +55,48 @@ def sun397(queries: int, seed: int = 0) -> tuple[Codes, NDArray[np.int64]]:
     packed = np.ascontiguousarray(words.astype(">u4")).view(np.uint8).reshape(len(words), 16)
     rows = np.random.default_rng(seed).choice(len(packed), queries, replace=False)
     return packed, rows
+
+
+def ucf101(queries: int) -> tuple[Codes, Codes]:
+    """The real 64-bit codes of UCF101: uint8 [9537, 8], and the first of its own query codes."""
+    with np.load(study.data_dir() / "codes" / "ucf101" / "ucf101_csq64.npz") as file:
+        return codes.binarize(file["database"]), codes.binarize(file["query"][:queries])
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Codes to search in, and what to look for.
+
+    Attributes:
+        name: of the workload.
+        bits: code length L.
+        packed: uint8 [N, L/8], the database.
+        asked: uint8 [Q, L/8], the queries.
+        own: int64 [Q], the database row that each query is, to be left out; None for fresh ones.
+    """
+
+    name: str
+    bits: int
+    packed: Codes
+    asked: Codes
+    own: NDArray[np.int64] | None = None
+
+
+NAMES = ("clustered", "flipped128", "flipped256", "sun397", "ucf101")
+
+
+def draw(name: str, rows: int, queries: int, seed: int) -> Workload:
+    """A workload by its name; the real codes have a size of their own."""
+    match name:
+        case "clustered":
+            return Workload(name, 128, *clustered(rows, queries, seed=seed))
+        case "flipped128":
+            return Workload(name, 128, *flipped(rows, queries, 128, 12, seed))
+        case "flipped256":
+            return Workload(name, 256, *flipped(rows, queries, 256, 31, seed))
+        case "sun397":
+            packed, own = sun397(queries, seed)
+            return Workload(name, 128, packed, packed[own], own)
+        case "ucf101":
+            return Workload(name, 64, *ucf101(queries))
+    raise ValueError(f"There is no workload {name}.")
