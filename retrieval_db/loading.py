@@ -13,7 +13,7 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from . import codes, copy_format, encoders, layouts
+from . import codes, copy_format, crew, encoders, layouts
 from .database import Connection, translated
 from .encoders import StoredEncoder
 from .errors import FormatError, MissingExtension, UsageError, WrongWidth
@@ -60,8 +60,19 @@ class Writer:
         self._began_empty = not _holds(connection, encoders.SQL["any_image"], [encoder.id])
         self._takes_features = takes_features(connection)
 
-    def write(self, batch: CodeSet) -> tuple[int, int]:
+    def reserve(self, rows: int) -> NDArray[np.int64]:
+        """Fresh ids for so many rows, int64 [rows], rising."""
+        with self.connection.cursor() as cursor:
+            return np.fromiter(
+                (row[0] for row in cursor.execute(SQL["new_ids"], [rows])), dtype=np.int64
+            )
+
+    def write(self, batch: CodeSet, ids: NDArray[np.int64] | None = None) -> tuple[int, int]:
         """Insert or update the rows of a batch, all or none of them.
+
+        Args:
+            batch: of this encoder's codes; the last of equal paths counts.
+            ids: for its rows, int64 [len(batch)]; by default what comes next.
 
         Returns:
             How many rows were inserted, and how many updated.
@@ -72,13 +83,16 @@ class Writer:
             MissingExtension: features without pgvector.
         """
         self._check(batch)
-        batch = _last_of_each_path(batch)
+        kept = _last_of_each_path(batch)
+        if kept is not None:
+            batch = batch.take(kept)
+            ids = None if ids is None else ids[kept]
         if not len(batch):
             return 0, 0
         columns = self._columns(batch)
         while True:
             try:
-                return self._write(batch, columns)
+                return self._write(batch, columns, ids)
             except psycopg.errors.DeadlockDetected:
                 # Another client writes the same paths in another order, and was let through.
                 continue
@@ -103,11 +117,13 @@ class Writer:
                 f"whose features have {self.encoder.feature_dim}."
             )
 
-    def _write(self, batch: CodeSet, columns: list[copy_format.Column]) -> tuple[int, int]:
+    def _write(
+        self, batch: CodeSet, columns: list[copy_format.Column], ids: NDArray[np.int64] | None
+    ) -> tuple[int, int]:
         known = set() if self._began_empty else self._existing(batch)
         if not known:
             try:
-                return self._insert(batch, columns), 0
+                return self._insert(batch, columns, ids), 0
             except psycopg.errors.UniqueViolation:
                 # An earlier batch, or another client, has brought one of these paths.
                 self._began_empty = False
@@ -139,17 +155,20 @@ class Writer:
             else copy_format.fixed(np.ascontiguousarray(hashes), 32),
         ]
 
-    def _insert(self, batch: CodeSet, columns: list[copy_format.Column]) -> int:
+    def _insert(
+        self,
+        batch: CodeSet,
+        columns: list[copy_format.Column],
+        ids: NDArray[np.int64] | None,
+    ) -> int:
         with self.connection.transaction(), self.connection.cursor() as cursor:
-            if batch.features is None:
+            if ids is None and batch.features is None:
                 _copy(cursor, "copy_images", columns)
                 return len(batch)
-            ids = np.fromiter(
-                (row[0] for row in cursor.execute(SQL["new_ids"], [len(batch)])), dtype=np.int64
-            )
-            keys = copy_format.integers(ids, 8)
+            keys = copy_format.integers(self.reserve(len(batch)) if ids is None else ids, 8)
             _copy(cursor, "copy_images_with_ids", [keys, *columns])
-            self._copy_features(cursor, keys, batch.features)
+            if batch.features is not None:
+                self._copy_features(cursor, keys, batch.features)
         return len(batch)
 
     def _upsert(
@@ -187,7 +206,8 @@ def load(
 ) -> LoadReport:
     """Bulk-load codes: register their encoder, write whole batches, then vacuum and analyze.
 
-    An interrupted load leaves whole batches; the same call continues it.
+    An interrupted load leaves whole batches; the same call continues it. A large one is written
+    over several connections at once, where the server has them to give.
 
     Args:
         connection: in autocommit mode.
@@ -217,12 +237,10 @@ def load(
             raise MissingExtension(NO_FEATURES)
         stored = _register(connection, name, items)
         layouts.make_way(connection, stored, len(items))
-        writer = Writer(connection, stored)
-        inserted = updated = 0
-        for batch in batches(items, BATCH):
-            new, old = writer.write(batch)
-            inserted, updated = inserted + new, updated + old
-            progress(len(batch))
+        helpers = crew.workers() - 1 if len(items) >= layouts.BULK else 0
+        with crew.more_connections(connection, helpers) as others:
+            writers = [Writer(each, stored) for each in (connection, *others)]
+            inserted, updated = crew.write_all(writers, batches(items, BATCH), progress)
         finish(connection, stored, inserted + updated)
     return LoadReport(stored.name, inserted, updated, time.perf_counter() - started)
 
@@ -270,12 +288,12 @@ def _register(connection: Connection, name: str, items: CodeSet) -> StoredEncode
     return stored if items.root is None else encoders.rooted(connection, stored, items.root)
 
 
-def _last_of_each_path(batch: CodeSet) -> CodeSet:
-    """One row cannot be updated twice in one statement: the last of equal paths counts."""
+def _last_of_each_path(batch: CodeSet) -> NDArray[np.intp] | None:
+    """The rows that count: the last of equal paths. None: all."""
     last = {path: row for row, path in enumerate(batch.paths)}
     if len(last) == len(batch):
-        return batch
-    return batch.take(np.array(sorted(last.values()), dtype=np.intp))
+        return None
+    return np.array(sorted(last.values()), dtype=np.intp)
 
 
 def _text(kind: str, value: str | None) -> bytes | None:

@@ -59,3 +59,10 @@ DELETE FROM image_features WHERE image_id = ANY (%s)
 -- name: finish
 -- Index-only scans need the visibility map, and the choice of a path needs statistics.
 VACUUM (ANALYZE) images
+
+-- name: session
+-- What another connection needs to mean the same by the same names.
+SELECT current_user, current_setting('search_path')
+
+-- name: like_session
+SELECT set_config('role', %s, false), set_config('search_path', %s, false)
