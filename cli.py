@@ -359,6 +359,14 @@ def tune(
         str | None,
         typer.Option(help="Bits of each chunk, with commas; default: to fit the rows."),
     ] = None,
+    covering: Annotated[
+        bool | None,
+        typer.Option(
+            "--covering/--compact",
+            help="Indexes that hold whole codes: fast, 67 bytes a row and chunk; or only where "
+            "the rows are: about ten bytes.",
+        ),
+    ] = None,
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the SQL instead of running it.")
     ] = False,
@@ -368,9 +376,13 @@ def tune(
         chosen = choosing.widths(widths)
         for stored in [db.encoder(encoder)] if encoder else db.encoders():
             if sql:
-                reports.statements(layouts.tune_statements(db.connection, stored.name, chosen))
+                reports.statements(
+                    layouts.tune_statements(db.connection, stored.name, chosen, covering=covering)
+                )
             else:
-                reports.tuned(db.tune(stored.name, widths=chosen, report=note))
+                reports.tuned(
+                    db.tune(stored.name, widths=chosen, covering=covering, report=note)
+                )
 
 
 @app.command()

@@ -159,10 +159,13 @@ class Database(AbstractContextManager["Database"]):
         encoder: str | None = None,
         *,
         widths: Sequence[int] | None = None,
+        covering: bool | None = None,
         report: Callable[[str], None] = lambda statement: None,
     ) -> TuneReport:
         """Give an encoder bucket indexes that fit its rows; see `layouts.tune`."""
-        return layouts.tune(self.connection, self.encoder(encoder), widths, report=report)
+        return layouts.tune(
+            self.connection, self.encoder(encoder), widths, covering=covering, report=report
+        )
 
     def load(
         self,

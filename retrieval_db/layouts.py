@@ -69,12 +69,14 @@ def tune_statements(
     encoder: str,
     widths: Sequence[int] | None = None,
     *,
+    covering: bool | None = None,
     online: bool = True,
 ) -> list[str]:
     """The SQL that `tune` runs, to be run one by one outside a transaction."""
     with translated(connection):
         rows = connection.execute(
-            SQL["tune_statements"], [encoder, None if widths is None else list(widths), online]
+            SQL["tune_statements"],
+            [encoder, None if widths is None else list(widths), online, covering],
         ).fetchall()
     return [str(row[0]) for row in rows]
 
@@ -84,6 +86,7 @@ def tune(
     encoder: StoredEncoder,
     widths: Sequence[int] | None = None,
     *,
+    covering: bool | None = None,
     online: bool = True,
     report: Callable[[str], None] = lambda statement: None,
 ) -> TuneReport:
@@ -96,6 +99,8 @@ def tune(
         connection: in autocommit mode, of the tables' owner.
         encoder: whose rows are counted.
         widths: bits of each chunk; by default what fits the number of rows.
+        covering: whether the indexes hold the whole code (67 bytes a row and chunk), or only
+            where the rows are (about ten; each row met is then fetched); as it is by default.
         online: build without blocking writers, which takes twice as long.
         report: told each statement before it runs.
 
@@ -106,7 +111,9 @@ def tune(
     """
     started = time.perf_counter()
     with translated(connection), _alone(connection):
-        for statement in tune_statements(connection, encoder.name, widths, online=online):
+        for statement in tune_statements(
+            connection, encoder.name, widths, covering=covering, online=online
+        ):
             report(statement.partition("\n")[0] or "CREATE FUNCTION")
             # Made by our own SQL function from numbers and quoted names.
             connection.execute(statement)

@@ -160,6 +160,10 @@ class LayoutRow(CoreBase):
     created_at: Mapped[datetime] = mapped_column(
         TIMESTAMP(timezone=True), server_default=func.now()
     )
+    covering: Mapped[bool] = mapped_column(
+        server_default=text("true"),
+        comment="whether its indexes hold the whole code, or only where the rows are",
+    )
 
 
 class ChunkFlip(CoreBase):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,10 +62,10 @@ def test_every_layout_finds_what_a_scan_finds(database_url: str, bits: int, kind
         items = example.filled(db.connection, kind, 2500, bits)
         db.connection.execute("UPDATE images SET metadata = jsonb_build_object('m', id % 5)")
         strangers = example.random_codes(kind, 40, bits, seed=1)
-        for widths in LAYOUTS[bits]:
-            layout = db.tune(widths=widths).layout
+        for widths, covering in itertools.product(LAYOUTS[bits], (True, False)):
+            layout = db.tune(widths=widths, covering=covering).layout
             assert (layout.widths, layout.shared) == (tuple(widths), False)
-            for number in range(30):
+            for number in range(20):
                 query = (items.codes if number % 2 else strangers)[number]
                 k = chance.choice([1, 3, 10, 100, 3000, None])
                 radius = chance.choice([None, None, 0, 2, bits // 8]) if k else bits // 8
@@ -152,7 +154,10 @@ class TestPlans:
         assert result.candidates is not None
         assert result.candidates < 300
 
-    def test_probes_are_index_only_scans(self, database: str) -> None:
+    @pytest.mark.parametrize("covering", [True, False])
+    def test_probes_are_index_scans(self, database: str, covering: bool) -> None:
+        with retrieval_db.connect(database) as db:
+            db.tune(covering=covering)
         with example.connect(database) as connection:
             connection.execute("VACUUM (ANALYZE) images")
             row = connection.execute(
@@ -170,13 +175,100 @@ class TestPlans:
                 name, _, value = setting.partition("=")
                 connection.execute("SELECT set_config(%s, %s, false)", [name, value])
             plan = "\n".join(str(r[0]) for r in connection.execute(f"EXPLAIN {statement}"))
-        assert "Index Only Scan using images_bucket_" in plan
+        kind = "Index Only Scan" if covering else "Index Scan"
+        assert f"{kind} using images_bucket_" in plan
         assert "Seq Scan on images" not in plan
 
     def test_small_tables_are_scanned(self, any_database_url: str) -> None:
         with retrieval_db.connect(any_database_url) as db:
             items = example.filled(db.connection, "uniform", 300, 128)
             assert db.search(items.codes[0]).plan == "scan"
+
+
+class TestRareLabels:
+    """Rows of a rare label are read first; common ones are met by the probes."""
+
+    SHARES = (5, 40, 400, 4000, 30_000)
+
+    @pytest.fixture
+    def items(self, database_url: str) -> retrieval_db.CodeSet:
+        packed = example.random_codes("clustered", 30_000, 128)
+        items = example.code_set(packed, 128)
+        labels = [
+            f"one in {30_000 // next(s for s in self.SHARES if row * 7919 % 30_000 < s)}"
+            for row in range(30_000)
+        ]
+        return replace(items, labels=labels)
+
+    def test_answers_equal_brute_force(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        assert items.labels is not None
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            db.connection.execute("UPDATE images SET metadata = jsonb_build_object('m', id % 2)")
+            db.connection.execute("VACUUM (ANALYZE) images")
+            plans = {}
+            for label in sorted(set(items.labels)):
+                rows = [row for row, name in enumerate(items.labels) if name == label]
+                for number in range(0, 100, 10):
+                    query = items.codes[number]
+                    for k, metadata in ((10, None), (50_000, {"m": 1}), (3, {"m": 0})):
+                        result = db.search(query, k=k, labels=[label], metadata=metadata)
+                        kept = [r for r in rows if not metadata or (r + 1) % 2 == metadata["m"]]
+                        found = [hit.image_id | (hit.distance << 54) for hit in result.hits]
+                        assert found == keys(items, query, kept)[:k]
+                        assert result.exact
+                        plans[label] = result.plan if k == 10 else plans[label]
+            several = ["one in 6000", "one in 750"]
+            kept = [row for row, name in enumerate(items.labels) if name in several]
+            result = db.search(items.codes[5], k=1000, labels=several)
+            assert result.candidates == len(kept)
+            found = [hit.image_id | (hit.distance << 54) for hit in result.hits]
+            assert found == keys(items, items.codes[5], kept)
+        assert plans["one in 6000"] == plans["one in 75"] == "filter"
+        assert plans["one in 1"] == "buckets"
+
+    def test_without_statistics_they_are_counted(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            counted, estimated = (
+                db.connection.execute(
+                    "SELECT estimated_labelled(1, '{one in 7}', %s, %s)", rows
+                ).fetchone()
+                for rows in ((480_000, 1_000_000), (30_000, 30_000))
+            )
+        assert items.labels is not None
+        there = items.labels.count("one in 7")
+        assert counted == (there,)
+        assert estimated is not None
+        assert there / 2 < estimated[0] < there * 2
+
+
+def test_a_compact_layout_stays_compact(database_url: str) -> None:
+    def size(db: retrieval_db.client.Database) -> int:
+        row = db.connection.execute(
+            "SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relname ~ '^images_bucket_'"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "clustered", 25_000, 128)
+        whole = size(db)
+        db.tune(covering=False)
+        compact = size(db)
+        assert compact < whole / 3
+        db.tune()
+        assert size(db) == pytest.approx(compact, rel=0.1)
+        result = db.search(items.codes[0], k=10)
+        assert [(hit.path, hit.distance) for hit in result.hits] == example.nearest(
+            items, items.codes[0], 10
+        )
+        db.tune(covering=True)
+        assert size(db) == pytest.approx(whole, rel=0.1)
 
 
 def test_a_missing_index_means_a_scan(database_url: str) -> None:

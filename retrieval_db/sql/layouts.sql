@@ -1,6 +1,6 @@
 -- name: tune_statements
 -- Registers the new layout and returns the statements that build it, switch to it and drop the old.
-SELECT * FROM tune_statements(%s, %s, %s)
+SELECT * FROM tune_statements(%s, %s, %s, %s)
 
 -- name: leftovers
 SELECT dropped.statement
