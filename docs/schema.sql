@@ -149,6 +149,40 @@ $_$;
 
 COMMENT ON FUNCTION public.equal_codes(encoder text) IS 'images whose code an image of lower id has, with the lowest such id';
 
+CREATE FUNCTION public.estimated_labelled(encoder integer, wanted text[], all_rows double precision, table_rows double precision) RETURNS double precision
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    known integer;
+    share float8;
+BEGIN
+    IF table_rows < 1.5 * all_rows THEN
+        SELECT count(*), sum(common.share) INTO known, share
+        FROM pg_stats,
+             unnest(most_common_vals::text::text[], most_common_freqs) AS common (label, share)
+        WHERE schemaname = current_schema() AND tablename = 'images' AND attname = 'label'
+          AND common.label = ANY (wanted);
+        IF known = (SELECT count(DISTINCT label) FROM unnest(wanted) AS label) THEN
+            RETURN greatest(share * table_rows, 2000);
+        END IF;
+    END IF;
+    RETURN count_labelled(encoder, wanted, (all_rows / 16)::bigint);
+END
+$$;
+
+CREATE FUNCTION public.estimated_rows(relation regclass, bytes_a_row integer) RETURNS double precision
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+ SELECT
+         CASE
+             WHEN ((pg_class.reltuples > (0)::double precision) AND (pg_class.relpages > 0)) THEN ((pg_class.reltuples * ((pg_relation_size((pg_class.oid)::regclass) / (current_setting('block_size'::text))::integer))::double precision) / (pg_class.relpages)::double precision)
+             ELSE ((pg_relation_size((pg_class.oid)::regclass))::double precision / (estimated_rows.bytes_a_row)::double precision)
+         END AS "case"
+    FROM pg_class
+   WHERE (pg_class.oid = (estimated_rows.relation)::oid);
+END;
+
 CREATE FUNCTION public.explain_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint, OUT hits integer, OUT exact boolean, OUT guaranteed_radius integer, OUT milliseconds double precision) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
@@ -177,6 +211,29 @@ CREATE FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigin
 
 COMMENT ON FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigint, code_1 bigint, code_2 bigint, code_3 bigint, code_4 bigint) IS 'hamming_distance under its MySQL-era name';
 
+CREATE FUNCTION public.labelled_keys(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+BEGIN
+    RETURN ARRAY(
+        SELECT best.key
+        FROM (SELECT hamming_distance(image.code_1, image.code_2, image.code_3, image.code_4,
+                                      q1, q2, q3, q4)::bigint << 54 | image.id AS key
+              FROM images AS image
+              WHERE image.encoder_id = encoder AND image.label = ANY (labels)
+                AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+        WHERE worst IS NULL OR best.key <= worst
+        ORDER BY best.key LIMIT keep
+    );
+END
+$$;
+
 CREATE FUNCTION public.layout_drop_statements(layout_id integer, online boolean) RETURNS SETOF text
     LANGUAGE sql STABLE
     SET search_path TO '$user', 'public'
@@ -201,10 +258,11 @@ CREATE FUNCTION public.layout_index_statements(layout_id integer, online boolean
     AS $$
     SELECT format(
         'CREATE INDEX %s IF NOT EXISTS images_bucket_%s_%s ON %I.images (%s%s) '
-        'INCLUDE (id, code_1, code_2, code_3, code_4) WHERE %s',
+        '%sWHERE %s',
         CASE WHEN online THEN 'CONCURRENTLY' ELSE '' END, id, j, current_schema(),
         CASE WHEN encoder_id IS NULL THEN 'encoder_id, ' ELSE '' END,
         '(' || chunk_expression(bits, starts[j], widths[j], 'code_') || ')',
+        CASE WHEN covering THEN 'INCLUDE (id, code_1, code_2, code_3, code_4) ' ELSE '' END,
         CASE WHEN encoder_id IS NULL THEN 'bits = ' || bits ELSE 'encoder_id = ' || encoder_id END
     )
     FROM layouts, generate_subscripts(starts, 1) AS j
@@ -273,7 +331,7 @@ BEGIN
             1::bigint << layout.widths[j]);
     END LOOP;
 
-    RETURN replace(replace(replace(replace(replace(replace(replace($template$
+    RETURN replace(replace(replace(replace(replace(replace(replace(replace($template$
 CREATE OR REPLACE FUNCTION @schema@.search_layout_@id@(
     encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
     k integer, ties integer, radius integer, labels text[], metadata jsonb,
@@ -301,7 +359,8 @@ DECLARE
     next_price float8;
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
-    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    met_price float8 := @met_price@;   -- of a row that a probe meets
+    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -327,7 +386,7 @@ BEGIN
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';
         FOR c IN 1 .. @chunks@ LOOP
-            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            price := shell_price(next_probes[c], next_met[c], row_price);
             IF price < next_price THEN
                 j := c;
                 next_price := price;
@@ -364,7 +423,7 @@ BEGIN
         shells := shells + 1;
         probes := probes + next_probes[j];
         candidates := candidates + rows_met;
-        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+        spent := spent + shell_price(next_probes[j], rows_met, row_price);
 
         IF found IS NOT NULL AND filtered THEN
             SELECT array_agg(f.key) INTO found
@@ -386,7 +445,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
-                row_price := 0.6;
+                row_price := met_price;
             END IF;
         END IF;
 
@@ -406,7 +465,8 @@ $function$
 $template$,
         '@schema@', quote_ident(current_schema())), '@id@', layout.id::text),
         '@bits@', layout.bits::text), '@chunks@', cardinality(layout.widths)::text),
-        '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches);
+        '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches),
+        '@met_price@', CASE WHEN layout.covering THEN '0.6' ELSE '2.5' END);
 END
 $_$;
 
@@ -803,11 +863,12 @@ CREATE FUNCTION public.run_search(encoder text, q1 bigint, q2 bigint, q3 bigint,
 DECLARE
     subject record;
     found record;
-    all_rows float8;
+    all_rows float8;                   -- of this encoder
+    table_rows float8;
     scan_price float8;
     price float8;                      -- what the buckets may cost
     otherwise text := 'scan';          -- the plan where they cost more
-    labelled bigint;
+    labelled float8;                   -- rows that bear one of the labels
     worst bigint;
     keep integer := k + greatest(ties - k, 0);
     deadline timestamptz := clock_timestamp() + max_ms * interval '1 ms';
@@ -819,8 +880,8 @@ BEGIN
                LEFT JOIN pg_index ON indexrelid = chunk.oid
                WHERE indisvalid IS NOT TRUE
            ) AS ready,
-           -- A bucket index takes 67 to 85 bytes a row.
-           pg_relation_size(chunks.indexes[1]) / 75.0 AS indexed_rows
+           estimated_rows(chunks.indexes[1], CASE WHEN layout.covering THEN 75 ELSE 12 END)
+               AS indexed_rows
     INTO subject
     FROM encoders AS named
     LEFT JOIN LATERAL (
@@ -857,10 +918,11 @@ BEGIN
     worst := CASE WHEN radius < subject.bits THEN ((radius + 1)::bigint << 54) - 1 END;
 
     -- Estimates set prices, never answers. The unit is a row of a scan on one core (0.17 us).
-    all_rows := coalesce(nullif(subject.indexed_rows, 0), pg_relation_size('images') / 110.0);
-    IF subject.shared OR subject.layout_id IS NULL THEN
+    all_rows := subject.indexed_rows;
+    table_rows := estimated_rows('images', 110);
+    IF subject.shared OR subject.layout_id IS NULL OR all_rows = 0 THEN
         -- The share of this encoder, as ANALYZE saw it.
-        all_rows := all_rows * coalesce((
+        all_rows := table_rows * coalesce((
             SELECT coalesce(max(common.share) FILTER (WHERE common.id = subject.id),
                             greatest(1 - sum(common.share), 0))
             FROM pg_stats,
@@ -875,33 +937,24 @@ BEGIN
         ELSE 1 END;
     price := scan_price;
     IF labels IS NOT NULL AND scan_price > 4000 THEN
-        -- 2,000 rows of a label are counted in 0.2 ms. A larger count is made only where the
-        -- buckets seem to cost more than reading one row in 256 (5 a row).
-        IF count_labelled(subject.id, labels, 2000) < 2000 THEN
+        labelled := count_labelled(subject.id, labels, 2000);
+        IF labelled = 2000 THEN
+            labelled := estimated_labelled(subject.id, labels, all_rows, table_rows);
+        END IF;
+        IF 5 * labelled < scan_price THEN
             otherwise := 'filter';
-            price := 0;
-        ELSE
-            price := least(scan_price, 5 * all_rows / 256);
+            price := CASE WHEN labelled < 2000 THEN 0 ELSE 5 * labelled END;
         END IF;
     END IF;
 
     plan := otherwise;
     IF price >= 4000 AND subject.ready THEN
-        FOR attempt IN 1 .. 2 LOOP
-            EXECUTE format('SELECT * FROM search_layout_%s'
-                           '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
-                           subject.layout_id)
-            INTO found
-            USING subject.id, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
-                  deadline, all_rows, price;
-            EXIT WHEN found.stop <> 'scan' OR price = scan_price;
-            labelled := count_labelled(subject.id, labels, (all_rows / 16)::bigint);
-            price := scan_price;
-            IF labelled < all_rows / 16 THEN
-                otherwise := 'filter';
-                price := least(scan_price, 5 * labelled);
-            END IF;
-        END LOOP;
+        EXECUTE format('SELECT * FROM search_layout_%s'
+                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
+                       subject.layout_id)
+        INTO found
+        USING subject.id, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
+              deadline, all_rows, price;
         plan := CASE WHEN found.stop = 'scan' THEN otherwise ELSE 'buckets' END;
         keys := found.keys;
         guaranteed_radius := found.guaranteed;
@@ -918,12 +971,14 @@ BEGIN
                           OR clock_timestamp() + all_rows * interval '0.2 us' > deadline) THEN
         plan := 'buckets';    -- The budget does not reach a scan: the best so far.
     ELSIF plan <> 'buckets' THEN
-        keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
-                          keep, worst, labels, metadata);
-        guaranteed_radius := subject.bits;
-        IF plan = 'scan' THEN
-            candidates := candidates + all_rows::bigint;
+        IF plan = 'filter' AND labelled <= 20000 THEN
+            keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
+        ELSE
+            keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
+                              keep, worst, labels, metadata);
         END IF;
+        guaranteed_radius := subject.bits;
+        candidates := candidates + CASE plan WHEN 'scan' THEN all_rows ELSE labelled END::bigint;
     END IF;
     IF cardinality(keys) > k THEN
         keys := keys[1 : (SELECT count(*) FROM unnest(keys) AS kept (key)
@@ -1053,7 +1108,8 @@ DECLARE
     next_price float8;
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
-    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    met_price float8 := 0.6;   -- of a row that a probe meets
+    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1079,7 +1135,7 @@ BEGIN
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';
         FOR c IN 1 .. 4 LOOP
-            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            price := shell_price(next_probes[c], next_met[c], row_price);
             IF price < next_price THEN
                 j := c;
                 next_price := price;
@@ -1164,7 +1220,7 @@ BEGIN
         shells := shells + 1;
         probes := probes + next_probes[j];
         candidates := candidates + rows_met;
-        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+        spent := spent + shell_price(next_probes[j], rows_met, row_price);
 
         IF found IS NOT NULL AND filtered THEN
             SELECT array_agg(f.key) INTO found
@@ -1186,7 +1242,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
-                row_price := 0.6;
+                row_price := met_price;
             END IF;
         END IF;
 
@@ -1226,7 +1282,8 @@ DECLARE
     next_price float8;
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
-    row_price float8 := CASE WHEN filtered THEN 5.6 ELSE 0.6 END;
+    met_price float8 := 0.6;   -- of a row that a probe meets
+    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1252,7 +1309,7 @@ BEGIN
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';
         FOR c IN 1 .. 4 LOOP
-            price := 60 + 5 * next_probes[c] + row_price * next_met[c];
+            price := shell_price(next_probes[c], next_met[c], row_price);
             IF price < next_price THEN
                 j := c;
                 next_price := price;
@@ -1337,7 +1394,7 @@ BEGIN
         shells := shells + 1;
         probes := probes + next_probes[j];
         candidates := candidates + rows_met;
-        spent := spent + 60 + 5 * next_probes[j] + row_price * rows_met;
+        spent := spent + shell_price(next_probes[j], rows_met, row_price);
 
         IF found IS NOT NULL AND filtered THEN
             SELECT array_agg(f.key) INTO found
@@ -1359,7 +1416,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
-                row_price := 0.6;
+                row_price := met_price;
             END IF;
         END IF;
 
@@ -1377,8 +1434,13 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.shell_price(probes double precision, met double precision, row_price double precision) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (((60)::double precision + ((5)::double precision * probes)) + (row_price * met));
+
 CREATE FUNCTION public.shells_price(shells integer, widths smallint[], flips integer[], probes double precision[], met double precision[], floor_rows double precision[], row_price double precision) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path TO '$user', 'public'
     AS $$
 DECLARE
     total float8 := 0;
@@ -1389,7 +1451,7 @@ BEGIN
     FOR shell IN 1 .. shells LOOP
         best_price := 'infinity';
         FOR j IN 1 .. cardinality(widths) LOOP
-            price := 60 + 5 * probes[j] + row_price * met[j];
+            price := shell_price(probes[j], met[j], row_price);
             IF price < best_price THEN
                 best := j;
                 best_price := price;
@@ -1407,7 +1469,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.tune_statements(encoder text, widths integer[] DEFAULT NULL::integer[], online boolean DEFAULT true) RETURNS SETOF text
+CREATE FUNCTION public.tune_statements(encoder text, widths integer[] DEFAULT NULL::integer[], online boolean DEFAULT true, covering boolean DEFAULT NULL::boolean) RETURNS SETOF text
     LANGUAGE plpgsql
     SET search_path TO '$user', 'public'
     AS $_$
@@ -1440,8 +1502,12 @@ BEGIN
     SELECT array_agg(before ORDER BY j) INTO starts
     FROM (SELECT j, (sum(width) OVER (ORDER BY j) - width)::smallint AS before
           FROM unnest(chosen) WITH ORDINALITY AS chunk (width, j)) AS placed;
-    INSERT INTO layouts (encoder_id, bits, starts, widths)
-    VALUES (found.id, found.bits, starts, chosen) RETURNING id INTO layout_id;
+    INSERT INTO layouts (encoder_id, bits, starts, widths, covering)
+    VALUES (found.id, found.bits, starts, chosen, coalesce(
+        covering,
+        (SELECT own.covering FROM layouts AS own WHERE own.encoder_id = found.id AND own.active),
+        true
+    )) RETURNING id INTO layout_id;
 
     RETURN QUERY SELECT * FROM layout_index_statements(layout_id, online);
     RETURN NEXT layout_search_statement(layout_id);
@@ -1530,10 +1596,13 @@ CREATE TABLE public.layouts (
     widths smallint[] NOT NULL,
     active boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    covering boolean DEFAULT true NOT NULL,
     CONSTRAINT layouts_chunks_check CHECK (((cardinality(starts) = cardinality(widths)) AND (1 <= ALL (widths)) AND (31 >= ALL (widths))))
 );
 
 COMMENT ON TABLE public.layouts IS 'How codes are cut into the chunks that bucket indexes are on';
+
+COMMENT ON COLUMN public.layouts.covering IS 'whether its indexes hold the whole code, or only where the rows are';
 
 ALTER TABLE public.layouts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.layouts_id_seq

@@ -40,18 +40,17 @@ class BatchWriter(Protocol):
 def more_connections(connection: Connection, count: int) -> Iterator[list[Connection]]:
     """Up to `count` further connections like this one: same server, role and search path.
 
-    Fewer where the server has no more to give, and none inside a transaction: what it wrote
-    could not be seen.
+    Fewer where the server has no more to give. None inside a transaction, what it wrote could not
+    be seen; and none for a role that may not draw ids, which `images` does by itself.
     """
     with ExitStack() as stack:
         opened: list[Connection] = []
         if count > 0 and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
             settings = connection.execute(SQL["session"]).fetchone()
-            assert settings is not None
             info = connection.info
             target = make_conninfo(info.dsn, password=info.password or None)
             try:
-                for _ in range(count):
+                for _ in range(count if settings else 0):
                     further = stack.enter_context(psycopg.connect(target, autocommit=True))
                     further.execute(SQL["like_session"], settings)
                     opened.append(further)

@@ -61,8 +61,9 @@ DELETE FROM image_features WHERE image_id = ANY (%s)
 VACUUM (ANALYZE) images
 
 -- name: session
--- What another connection needs to mean the same by the same names.
+-- What another connection needs to mean the same by the same names, where this role may draw ids.
 SELECT current_user, current_setting('search_path')
+WHERE has_sequence_privilege(pg_get_serial_sequence('images', 'id'), 'USAGE')
 
 -- name: like_session
 SELECT set_config('role', %s, false), set_config('search_path', %s, false)
