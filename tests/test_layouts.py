@@ -208,8 +208,8 @@ class TestRareLabels:
             db.load(items)
             db.connection.execute("UPDATE images SET metadata = jsonb_build_object('m', id % 2)")
             db.connection.execute("VACUUM (ANALYZE) images")
-            plans = {}
-            for label in sorted(set(items.labels)):
+            plans: dict[str, str] = {}
+            for label in {name for name in items.labels if name}:
                 rows = [row for row, name in enumerate(items.labels) if name == label]
                 for number in range(0, 100, 10):
                     query = items.codes[number]
