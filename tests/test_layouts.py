@@ -213,13 +213,13 @@ class TestRareLabels:
                 rows = [row for row, name in enumerate(items.labels) if name == label]
                 for number in range(0, 100, 10):
                     query = items.codes[number]
-                    for k, metadata in ((10, None), (50_000, {"m": 1}), (3, {"m": 0})):
+                    for k, metadata in ((50_000, {"m": 1}), (3, {"m": 0}), (10, None)):
                         result = db.search(query, k=k, labels=[label], metadata=metadata)
                         kept = [r for r in rows if not metadata or (r + 1) % 2 == metadata["m"]]
                         found = [hit.image_id | (hit.distance << 54) for hit in result.hits]
                         assert found == keys(items, query, kept)[:k]
                         assert result.exact
-                        plans[label] = result.plan if k == 10 else plans[label]
+                        plans[label] = result.plan or ""
             several = ["one in 6000", "one in 750"]
             kept = [row for row, name in enumerate(items.labels) if name in several]
             result = db.search(items.codes[5], k=1000, labels=several)
