@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def database(given: argparse.Namespace, packed: Packed) -> Iterator[Database]:
     if given.loaded:
         with connect(given.database, report=note) as db:
             databases.check_loaded(db, NAME, packed, BITS)
-            databases.check_pgvector(db.connection, TABLE, packed)
+            if given.ef and not databases.check_pgvector(db.connection, TABLE, packed):
+                sys.exit(f"There is no table {TABLE}: --ef without a number leaves HNSW out.")
             yield db
         return
     with databases.fresh(given.database, "bench_clients") as db:
