@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import resource
+import struct
 import time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 
 from benchmarks import study, workloads
 from retrieval_db import CodeSet, connect
@@ -66,15 +68,15 @@ def ours(db: Database, packed: NDArray[np.uint8]) -> dict[str, Any]:
     }
 
 
-def hnsw(db: Database, packed: NDArray[np.uint8]) -> dict[str, Any]:
-    """Load the codes into a table of pgvector's, and build its index."""
+def copy_vectors(db: Database, packed: NDArray[np.uint8]) -> None:
+    """Load the codes into a table of pgvector's, without an index."""
     run = db.connection.execute
     run("CREATE EXTENSION IF NOT EXISTS vector")
     run("DROP TABLE IF EXISTS bench_hnsw")
-    run("CREATE TABLE bench_hnsw (id bigint, code bit(128))")
-    started = time.perf_counter()
-    head = np.frombuffer(bytes.fromhex("0002 00000008"), np.uint8)
-    length = np.frombuffer(bytes.fromhex("00000014 00000080"), np.uint8)
+    size = packed.shape[1]
+    run(sql.SQL("CREATE TABLE bench_hnsw (id bigint, code bit({}))").format(8 * size))
+    head = np.frombuffer(struct.pack(">hi", 2, 8), np.uint8)
+    length = np.frombuffer(struct.pack(">ii", 4 + size, 8 * size), np.uint8)
     with (
         db.connection.cursor() as cursor,
         cursor.copy("COPY bench_hnsw (id, code) FROM STDIN (FORMAT binary)") as copy,
@@ -94,6 +96,13 @@ def hnsw(db: Database, packed: NDArray[np.uint8]) -> dict[str, Any]:
             )
             copy.write(rows.tobytes())
         copy.write(b"\xff\xff")
+
+
+def hnsw(db: Database, packed: NDArray[np.uint8]) -> dict[str, Any]:
+    """Load the codes into a table of pgvector's, and build its index."""
+    run = db.connection.execute
+    started = time.perf_counter()
+    copy_vectors(db, packed)
     copied = time.perf_counter() - started
     run(f"SET maintenance_work_mem = '{HNSW_MEMORY}'")
     run("CREATE INDEX bench_hnsw_idx ON bench_hnsw USING hnsw (code bit_hamming_ops)")

@@ -73,13 +73,27 @@ def load(
     )
     return {
         "load_index_vacuum_seconds": round(report.seconds, 1),
-        "bucket_index_bytes_per_row": round(bucket_bytes(db, name) / len(packed), 1),
+        **index_bytes(db, name, len(packed)),
+    }
+
+
+def index_bytes(db: Database, name: str, rows: int) -> dict[str, float]:
+    """Bytes a row of an encoder's indexes, of which the keys serve every encoder."""
+    return {
+        "bucket_index_bytes_per_row": round(bucket_bytes(db, name) / rows, 1),
+        "primary_and_unique_key_bytes_per_row": round(key_bytes(db) / rows, 1),
     }
 
 
 def bucket_bytes(db: Database, name: str) -> int:
     """Size of the bucket indexes that serve an encoder."""
     row = db.connection.execute(BUCKET_BYTES, [name]).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def key_bytes(db: Database) -> int:
+    """Size of the primary and unique keys of `images`."""
+    row = db.connection.execute(KEY_BYTES).fetchone()
     return 0 if row is None else int(row[0])
 
 

@@ -20,6 +20,7 @@ import psutil
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
 
 from benchmarks.timing import processor_milliseconds
 from retrieval_db import codes
@@ -35,20 +36,21 @@ class Code:
 
     Attributes:
         packed: uint8 [L/8].
-        words: the four words of `images`.
+        words: the four words of `images`; always bigint, or psycopg would choose a type for each by
+            its size, and prepare a statement for every combination.
         text: bits as text, for pgvector.
     """
 
     packed: Packed
-    words: codes.Words
+    words: tuple[Int8, ...]
     text: str
 
     @classmethod
     def all(cls, packed: Packed, bits: int) -> list[Code]:
         """The rows of packed codes uint8 [N, ceil(L/8)]."""
         return [
-            cls(row, codes.words_of(row, bits), "".join(map(str, np.unpackbits(row)[:bits])))
-            for row in packed
+            cls(row, tuple(map(Int8, words)), "".join(map(str, np.unpackbits(row)[:bits])))
+            for row, words in zip(packed, codes.to_words(packed, bits).tolist(), strict=True)
         ]
 
 

@@ -87,7 +87,8 @@ class Study:
         self.own = self._own_ids()
         wanted = set(GROUPS) - set(given.without)
         self.has_vector = databases.check_pgvector(db.connection, TABLE, workload.packed)
-        self.hnsw = self.has_vector and "hnsw" in wanted
+        index = db.connection.execute("SELECT to_regclass(%s)", [f"{TABLE}_idx"]).fetchone()
+        self.hnsw = "hnsw" in wanted and index is not None and index[0] is not None
         self.others = list(self._others(wanted))
 
     def _others(self, wanted: set[str]) -> Iterator[tuple[Peer, int]]:
@@ -244,13 +245,14 @@ def database(given: argparse.Namespace, workload: Workload) -> Iterator[tuple[Da
     if given.loaded:
         with connect(given.database, report=note) as db:
             databases.check_loaded(db, name, workload.packed, workload.bits)
-            size = databases.bucket_bytes(db, name) / len(workload.packed)
-            yield db, {"bucket_index_bytes_per_row": round(size, 1)}
+            yield db, databases.index_bytes(db, name, len(workload.packed))
         return
     with databases.fresh(given.database, f"bench_{workload.name}", keep=given.keep) as db:
         built = databases.load(db, name, workload.packed, workload.bits)
         if given.hnsw:
             built["hnsw"] = building.hnsw(db, workload.packed)
+        else:
+            building.copy_vectors(db, workload.packed)
         yield db, built
 
 

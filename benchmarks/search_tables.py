@@ -84,7 +84,8 @@ def search_part() -> Iterator[str]:
         yield from heading(result, title)
         yield (
             f"{result['queries']:,} queries, seed {result['seed']}; bucket indexes "
-            f"{shown(result['bucket_index_bytes_per_row'])} bytes a row."
+            f"{shown(result['bucket_index_bytes_per_row'])} bytes a row, primary and unique keys "
+            f"{shown(result['primary_and_unique_key_bytes_per_row'])}."
         )
         yield ""
         for found in result["questions"]:
@@ -160,6 +161,28 @@ def growth_part() -> Iterator[str]:
                 )
         head = ["", "p50 ms", "p95", "scan p50 ms", "p95", "scan over ours"]
         yield from table([*head, "index bytes a row", "build seconds"], rows)
+
+
+def layouts_part() -> Iterator[str]:
+    for result in results("layouts-*"):
+        yield from heading(result, f"Covering and compact layouts, {result['rows']:,} codes")
+        rows: list[list[object]] = []
+        for width in result["widths"]:
+            for kind in ("covering", "compact"):
+                rows.append(
+                    [
+                        f"{width['bits']} bits, {kind} ({width[kind]['chunk_widths']})",
+                        width[kind]["bucket_index_bytes_per_row"],
+                        width[kind]["primary_and_unique_key_bytes_per_row"],
+                        width[kind]["tune_seconds"],
+                        *(found[kind]["milliseconds"]["p50"] for found in width["questions"]),
+                        *(found[f"scan_over_{kind}_p50"] for found in width["questions"]),
+                    ]
+                )
+        asked = [question_of(found) for found in result["widths"][0]["questions"]]
+        head = ["chunks", "index bytes a row", "keys, bytes a row", "tune seconds"]
+        head += [f"{question}, p50 ms" for question in asked]
+        yield from table([*head, *(f"scan over it, {question}" for question in asked)], rows)
 
 
 def limits_part() -> Iterator[str]:
@@ -348,6 +371,14 @@ def spread(by_name: dict[str, Result]) -> float | None:
     return found
 
 
+def compact_bytes(result: Result) -> float | None:
+    sizes = {
+        width["bits"]: float(width["compact"]["bucket_index_bytes_per_row"])
+        for width in result["widths"]
+    }
+    return sizes.get(128)
+
+
 CLUSTERED, FLAT = "search-clustered-*", "FAISS IndexBinaryFlat"
 SCAN = over_ours("scan")
 TARGETS = (
@@ -397,6 +428,12 @@ TARGETS = (
         most=420,
     ),
     Target(
+        "compact layout, bytes a row at 128 bits",
+        "layouts-*",
+        compact_bytes,
+        most=70,
+    ),
+    Target(
         "new paths over a bare COPY",
         "loading-*",
         lambda found: float(found["new_paths"]["over_bare_copy"]),
@@ -435,6 +472,7 @@ PARTS = (
     search_part,
     building_part,
     growth_part,
+    layouts_part,
     limits_part,
     clients_part,
     crowd_part,
