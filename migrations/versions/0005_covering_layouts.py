@@ -80,18 +80,18 @@ END
 $$
 """
 
-# Price of one shell. The unit is one row of a scan on one core (some 0.2 us); the rest, from
-# trials of PostgreSQL 18:
-#     a probing statement, with what it found put in order      60
-#     one probe, a descent of a B-tree                           5
-#     one row met: index-only scan                               0.6
-#                  index scan, without covering columns          2.5
+# Price of one shell. The unit is one row of a scan on one core (0.2 to 0.3 us); the rest, from
+# a regression over 375 searches of a million rows on PostgreSQL 18, rounded:
+#     a probing statement, with what it found put in order     400
+#     one probe, a descent of a B-tree                           4
+#     one row met: index-only scan                               1.5
+#                  index scan, without covering columns          4
 #     a row fetched by id to test a filter                       5
 SHELL_PRICE = """
 CREATE FUNCTION shell_price(probes float8, met float8, row_price float8)
 RETURNS float8
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN 60 + 5 * probes + row_price * met
+    RETURN 400 + 4 * probes + row_price * met
 """
 
 # Price of the cheapest shells that raise the guaranteed radius by `shells`; infinity if four flips
@@ -338,7 +338,7 @@ $template$,
         '@schema@', quote_ident(current_schema())), '@id@', layout.id::text),
         '@bits@', layout.bits::text), '@chunks@', cardinality(layout.widths)::text),
         '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches),
-        '@met_price@', CASE WHEN layout.covering THEN '0.6' ELSE '2.5' END);
+        '@met_price@', CASE WHEN layout.covering THEN '1.5' ELSE '4' END);
 END
 $generator$
 """
