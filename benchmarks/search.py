@@ -9,9 +9,11 @@ and the queries are drawn after them. Otherwise the codes go into a database of 
 dropped afterwards, and pgvector's HNSW is built there with `--hnsw`.
 
 Times are whole calls of a client over a warm connection, on one core unless a peer's name says
-parallel; beside them stands the processor time of the server's backend. All peers take turns on
-each query, slow ones on a sample of the queries. Recall counts a row as found if it is as near as
-the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids are held against the scan's.
+parallel; beside them stands the processor time of the server's backend. All peers take turns, in
+rounds of a fifth of the queries, so that each has the processor's caches as it would have them
+alone, and the machine's noise is shared; slow ones get a sample of the queries. Recall counts a row
+as found if it is as near as the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids
+are held against the scan's.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ QUESTIONS: dict[str, list[Question]] = {
 EFS = (40, 60, 100, 150, 200, 300, 400, 600, 800, 1000)
 FLIPS = (0, 1, 2)
 TABLE = "bench_hnsw"
+ROUNDS = 5
 GROUPS = ("parallel", "pgvector", "hnsw", "faiss", "multihash", "duckdb")
 
 
@@ -207,21 +210,18 @@ class Study:
     ) -> int:
         """Every query to every peer that gets it; how many of our answers are not the scan's."""
         wanted = self.asked(question)
-        wrong = 0
-        for number, code in enumerate(self.codes):
-            answers: dict[int, Found] = {}
+        answers: dict[int, dict[int, Found]] = {id(each.peer): {} for each in contenders}
+        for number in range(ROUNDS):
             first = number % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
-                every = len(self.codes) // contender.queries
-                if number % every or len(contender.times) == contender.queries:
-                    continue
-                found = contender.answer(code, wanted)
-                answers[id(contender.peer)] = found
-                found = self.without_own(contender.peer, number, found, question)
-                contender.recalls.append(peers.recall(found, true[number], question))
-            if id(self.scan) in answers:
-                wrong += answers[id(self.ours)] != answers[id(self.scan)]
-        return wrong
+                chosen = range(0, len(self.codes), len(self.codes) // contender.queries)
+                for query in np.array_split(chosen[: contender.queries], ROUNDS)[number].tolist():
+                    found = contender.answer(self.codes[query], wanted)
+                    answers[id(contender.peer)][query] = found
+                    found = self.without_own(contender.peer, query, found, question)
+                    contender.recalls.append(peers.recall(found, true[query], question))
+        ours = answers[id(self.ours)]
+        return sum(ours[query] != found for query, found in answers[id(self.scan)].items())
 
 
 def add_ratios(found: list[dict[str, Any]]) -> None:
