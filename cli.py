@@ -22,6 +22,7 @@ from retrieval_db.console import (
     answering,
     choosing,
     encoder_commands,
+    formats_commands,
     querying,
     reports,
     server_commands,
@@ -53,7 +54,7 @@ from retrieval_db.console.screen import check_writable, note, progress_bar
 from retrieval_db.database import resolve
 from retrieval_db.duplicates import default_radius
 from retrieval_db.encoding import encode_all
-from retrieval_db.interchange import read_npz, write_npz
+from retrieval_db.interchange import write_npz
 from retrieval_db.labels import label_reader
 
 app = typer.Typer(
@@ -172,21 +173,7 @@ def encode(
     note(f"{out}: {len(codes)} codes of {codes.bits} bits ({chosen.name})")
 
 
-@app.command()
-def load(
-    file: Annotated[Path, typer.Argument(metavar="CODES.npz")],
-    database: DatabaseOption = None,
-    encoder: Annotated[
-        str | None, typer.Option("--encoder", "-e", help="Name of the codes' encoder.")
-    ] = None,
-    features: Annotated[bool, typer.Option(help="Store features, if the file has them.")] = True,
-    as_json: JsonOption = False,
-) -> None:
-    """Bulk-load codes from a file; paths that are there already are updated."""
-    items = read_npz(file)
-    with opened(database, writing=True) as db, progress_bar("Loading", len(items)) as advance:
-        report = db.load(items, encoder=encoder, features=features, progress=advance)
-    reports.load_report(report, as_json=as_json)
+app.command()(formats_commands.load)
 
 
 # Answers out
@@ -306,6 +293,9 @@ def duplicates(
     )
 
 
+app.command()(formats_commands.export)
+
+
 @app.command()
 def demo(
     images: Annotated[
@@ -383,6 +373,9 @@ def tune(
                 reports.tuned(
                     db.tune(stored.name, widths=chosen, covering=covering, report=note)
                 )
+
+
+app.command()(formats_commands.legacy_view)
 
 
 @app.command()

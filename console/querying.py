@@ -122,6 +122,23 @@ def queries(
             yield from file_queries(wanted.codes_file, stored)
 
 
+def codes_of(
+    db: Database, wanted: Wanted, encoder: str | None
+) -> list[tuple[StoredEncoder, Query]]:
+    """Queries that are no photos, all of one encoder.
+
+    Raises:
+        UsageError: they are of several.
+    """
+    found = [
+        (stored, query)
+        for _, _, stored, query in queries(db, wanted, encoder, None, "cpu", lambda message: None)
+    ]
+    if len({stored.name for stored, _ in found}) > 1:
+        raise UsageError("The images looked for are of several encoders; take one at a time.")
+    return found
+
+
 def codes_encoder(file: Path | None) -> str | None:
     """The encoder that a file of codes names."""
     return None if file is None else read_npz(file).encoder

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
+from retrieval_db.codes import to_hex
 from retrieval_db.database import Connection, Target
 from retrieval_db.encoders import StoredEncoder
+from retrieval_db.exporting import ExportReport
 from retrieval_db.indexing import IndexReport
 from retrieval_db.info import Info
 from retrieval_db.layouts import TuneReport
-from retrieval_db.loading import LoadReport
+from retrieval_db.loading import LoadReport, Survey
 from retrieval_db.server import ServerStatus
 
 from .screen import note, note_all, print_json, print_table, size
@@ -53,6 +56,54 @@ def load_report(report: LoadReport, *, as_json: bool) -> None:
         f"{report.encoder}: {report.inserted} new, {report.updated} updated "
         f"in {report.seconds:.1f} s"
     )
+    if report.repeated:
+        note(f"{report.repeated} rows have a path that comes again: its last code counts.")
+
+
+def survey(file: Path, kind: str, found: Survey, *, encoder: str | None, as_json: bool) -> None:
+    """Say what a load would load."""
+    name = encoder or found.head.encoder
+    first = [
+        (
+            path,
+            found.first.labels[row] if found.first.labels else None,
+            to_hex(code, found.head.bits),
+        )
+        for row, (path, code) in enumerate(zip(found.first.paths, found.first.codes, strict=True))
+    ]
+    counts = {
+        name: getattr(found, name) for name in ("rows", "labels", "hashes", "metadata", "features")
+    }
+    if as_json:
+        print_json(
+            {"file": str(file), "format": kind, "encoder": name, "bits": found.head.bits}
+            | counts
+            | {"first": [dict(zip(("path", "label", "code"), row, strict=True)) for row in first]}
+            | {"remarks": found.remarks}
+        )
+        return
+    print(
+        f"{file}: {kind}, {found.rows} codes of {found.head.bits} bits; {found.labels} labels, "
+        f"{found.hashes} content hashes, {found.metadata} metadata, {found.features} features"
+    )
+    print_table(("path", "label", "code"), [(row[0], row[1] or "", row[2]) for row in first])
+    for remark in found.remarks:
+        note(remark)
+    note(f"Encoder: {name}" if name else "The file names no encoder: give --encoder NAME.")
+    note("Nothing was loaded (--dry-run).")
+
+
+def export_report(report: ExportReport, *, as_json: bool) -> None:
+    """Say what an export wrote."""
+    if as_json:
+        print_json(dataclasses.asdict(report))
+        return
+    print(
+        f"{report.path}: {report.rows} codes of {report.encoder}, {report.format}, "
+        f"in {report.seconds:.1f} s"
+    )
+    if report.exact is False:
+        note("A search was not exact: there may be nearer images than these.")
 
 
 def info(found: Info, *, as_json: bool) -> None:

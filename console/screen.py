@@ -64,8 +64,11 @@ class Rate(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with rate and remaining time; yields what advances it."""
+def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr with rate and remaining time; yields what advances it.
+
+    `total` is None where only the end will tell.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

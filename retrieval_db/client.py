@@ -18,8 +18,10 @@ from . import (
     codes,
     duplicates,
     encoders,
+    exporting,
     indexing,
     layouts,
+    legacy,
     loading,
     migration,
     photos,
@@ -37,11 +39,12 @@ from .database import (
 from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
 from .encoding import Labels
+from .exporting import ExportReport, Restriction
 from .indexing import IndexReport
 from .info import Info, describe
-from .interchange import CodeSet, read_npz
+from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
-from .loading import LoadReport
+from .loading import LoadReport, Survey
 from .search import Metric, Query, SearchResult, Stage
 
 if TYPE_CHECKING:
@@ -169,18 +172,57 @@ class Database(AbstractContextManager["Database"]):
 
     def load(
         self,
-        items: CodeSet | Path | str,
+        items: CodeSet | Source | Path | str,
         *,
         encoder: str | None = None,
         features: bool = True,
+        surveyed: Survey | None = None,
         progress: Callable[[int], None] = lambda rows: None,
     ) -> LoadReport:
-        """Bulk-load codes from memory or from a `.npz`; see `loading.load`."""
-        if not isinstance(items, CodeSet):
-            items = read_npz(Path(items))
+        """Bulk-load codes from memory or from a file of any known format; see `loading.load`."""
+        if isinstance(items, Path | str):
+            items = open_source(Path(items))
         return loading.load(
-            self.connection, items, encoder=encoder, features=features, progress=progress
+            self.connection,
+            items,
+            encoder=encoder,
+            features=features,
+            surveyed=surveyed,
+            progress=progress,
         )
+
+    def export(
+        self,
+        path: Path | str,
+        *,
+        encoder: str | None = None,
+        format: str | None = None,
+        only: Restriction | None = None,
+        features: bool = True,
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> ExportReport:
+        """Write an encoder's codes to an npz, Parquet or CSV file; see `exporting.export`."""
+        return exporting.export(
+            self.connection,
+            self.encoder(encoder),
+            Path(path),
+            format=format,
+            only=only,
+            features=features,
+            progress=progress,
+        )
+
+    def create_legacy_view(
+        self, encoder: str | None = None, *, name: str = legacy.VIEW, schema: str | None = None
+    ) -> StoredEncoder:
+        """Show an encoder's images in the columns of the MySQL era; see `legacy.create_view`."""
+        stored = self.encoder(encoder)
+        legacy.create_view(self.connection, stored, name=name, schema=schema)
+        return stored
+
+    def drop_legacy_view(self, *, name: str = legacy.VIEW, schema: str | None = None) -> None:
+        """Drop that view; see `legacy.drop_view`."""
+        legacy.drop_view(self.connection, name=name, schema=schema)
 
     def index(
         self,

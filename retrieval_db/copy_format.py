@@ -30,6 +30,13 @@ class Column:
     data: NDArray[np.uint8]
     lengths: NDArray[np.int32]
 
+    def where(self, there: NDArray[np.bool_]) -> Column:
+        """The same fields, NULL where `there`, bool [N], is False."""
+        if there.all():
+            return self
+        kept = np.repeat(there, np.maximum(self.lengths, 0))
+        return Column(self.data[kept], np.where(there, self.lengths, NULL).astype(np.int32))
+
 
 def integers(values: NDArray[np.int64], size: int) -> Column:
     """A column of `smallint`, `integer` or `bigint`: `size` is 2, 4 or 8 bytes."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 from .encoding import Labels
 from .errors import FormatError
@@ -23,8 +24,19 @@ def label_reader(source: str) -> Labels:
     """
     if source == FOLDER:
         return lambda path: Path(os.path.abspath(path)).parent.name
-    given = _read_csv(Path(source))
+    file = Path(source)
+    given = {os.path.abspath(file.parent / path): label for path, label in _read_csv(file).items()}
     return lambda path: given.get(os.path.abspath(path))
+
+
+def stored_label_reader(source: str) -> Callable[[str], str | None]:
+    """Labels of images that are known by their stored paths alone: the files may be elsewhere.
+
+    As `label_reader`, but the CSV holds the paths as they are stored.
+    """
+    if source == FOLDER:
+        return lambda path: PurePosixPath(path).parent.name or None
+    return _read_csv(Path(source)).get
 
 
 def _read_csv(file: Path) -> dict[str, str]:
@@ -41,5 +53,5 @@ def _read_csv(file: Path) -> dict[str, str]:
             raise FormatError(f"{file}, line {number}: a path and a label, not {len(row)} columns.")
         if number == 1 and [cell.strip().lower() for cell in row] == ["path", "label"]:
             continue
-        given[os.path.abspath(file.parent / row[0].strip())] = row[1].strip()
+        given[row[0].strip()] = row[1].strip()
     return given

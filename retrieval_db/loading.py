@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import repeat
-from typing import LiteralString
+from typing import LiteralString, NoReturn
 
 import numpy as np
 import psycopg
@@ -17,7 +17,7 @@ from . import codes, copy_format, crew, encoders, layouts
 from .database import Connection, translated
 from .encoders import StoredEncoder
 from .errors import FormatError, MissingExtension, UsageError, WrongWidth
-from .interchange import CodeSet
+from .interchange import CodeSet, Held, Source
 from .sql import queries
 
 SQL = queries("loading")
@@ -29,6 +29,9 @@ NO_FEATURES = (
     "There is no table image_features: it needs pgvector 0.7 or later. Install the extension "
     "and run `retrieval-db migrate`, or store the codes without features (--no-features)."
 )
+
+# The escape of a zero byte, which jsonb cannot hold; not a backslash that is escaped itself.
+ZERO_IN_JSON = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 # From this many new rows on, the statistics and the visibility map are worth a pass.
 VACUUM_FROM = 1_000
@@ -43,12 +46,36 @@ class LoadReport:
         inserted: new rows.
         updated: rows whose path was there already.
         seconds: wall time of the whole load.
+        repeated: rows that were passed over, because their path came again soon after.
     """
 
     encoder: str
     inserted: int
     updated: int
     seconds: float
+    repeated: int = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a source holds, read through once before anything is written.
+
+    Attributes:
+        rows: how many codes.
+        head: no rows, but what is known of their encoder: name, bits, fingerprint, root…
+        first: up to three of the codes, with what belongs to them.
+        labels, hashes, metadata, features: how many codes have one.
+        remarks: what was left out, and why.
+    """
+
+    rows: int
+    head: CodeSet
+    first: CodeSet
+    labels: int
+    hashes: int
+    metadata: int
+    features: int
+    remarks: tuple[str, ...]
 
 
 class Writer:
@@ -152,7 +179,12 @@ class Writer:
             ),
             copy_format.fields([None] * count)
             if hashes is None
-            else copy_format.fixed(np.ascontiguousarray(hashes), 32),
+            else copy_format.fixed(np.ascontiguousarray(hashes), 32).where(batch.known_hashes),
+            copy_format.fields(
+                [_json(text) for text in batch.metadata]
+                if batch.metadata is not None
+                else [None] * count
+            ),
         ]
 
     def _insert(
@@ -165,10 +197,10 @@ class Writer:
             if ids is None and batch.features is None:
                 _copy(cursor, "copy_images", columns)
                 return len(batch)
-            keys = copy_format.integers(self.reserve(len(batch)) if ids is None else ids, 8)
-            _copy(cursor, "copy_images_with_ids", [keys, *columns])
+            ids = self.reserve(len(batch)) if ids is None else ids
+            _copy(cursor, "copy_images_with_ids", [copy_format.integers(ids, 8), *columns])
             if batch.features is not None:
-                self._copy_features(cursor, keys, batch.features)
+                self._copy_features(cursor, ids, batch)
         return len(batch)
 
     def _upsert(
@@ -177,78 +209,135 @@ class Writer:
         with self.connection.transaction(), self.connection.cursor() as cursor:
             cursor.execute(SQL["create_incoming"])
             _copy(cursor, "copy_incoming", columns)
-            if batch.features is None and self._takes_features:
+            if self._takes_features and not batch.known_features.all():
                 cursor.execute(SQL["delete_stale_features"])
             cursor.execute(SQL["upsert"])
             if batch.features is not None:
                 by_path: dict[str, int] = dict(cursor.execute(SQL["ids_of_incoming"]).fetchall())
                 ids = np.array([by_path[path] for path in batch.paths], dtype=np.int64)
-                cursor.execute(SQL["delete_features"], [ids.tolist()])
-                self._copy_features(cursor, copy_format.integers(ids, 8), batch.features)
+                cursor.execute(SQL["delete_features"], [ids[batch.known_features].tolist()])
+                self._copy_features(cursor, ids, batch)
         return len(batch) - known, known
 
     def _copy_features(
         self,
         cursor: psycopg.Cursor[tuple[object, ...]],
-        keys: copy_format.Column,
-        features: NDArray[np.floating],
+        ids: NDArray[np.int64],
+        batch: CodeSet,
     ) -> None:
-        _copy(cursor, "copy_features", [keys, copy_format.half_vectors(features)])
+        assert batch.features is not None
+        there = batch.known_features
+        if there.any():
+            keys = copy_format.integers(ids[there], 8)
+            vectors = copy_format.half_vectors(batch.features[there])
+            _copy(cursor, "copy_features", [keys, vectors])
+
+
+def survey(
+    source: CodeSet | Source, *, progress: Callable[[int], None] = lambda rows: None
+) -> Survey:
+    """Read a source through, and see that every row of it can be stored.
+
+    Raises:
+        FormatError, CodeError: it cannot be read, or a row of it cannot be stored.
+    """
+    if isinstance(source, CodeSet):
+        source = Held(source)
+    counts = dict.fromkeys(("rows", "labels", "hashes", "metadata", "features"), 0)
+    first: CodeSet | None = None
+    for batch in source.batches(BATCH):
+        for path in batch.paths:
+            _text("path", path)
+        for label in batch.labels or ():
+            _text("label", label)
+        for text in batch.metadata or ():
+            _json(text)
+        if first is None:
+            first = batch.take(slice(0, 3))
+        _check_alike(first, batch)
+        if first.features is None and batch.features is not None:
+            first = replace(first, features=np.zeros((len(first), batch.features.shape[1])))
+        counts["rows"] += len(batch)
+        counts["labels"] += sum(map(bool, batch.labels or ()))
+        counts["hashes"] += int(batch.known_hashes.sum())
+        counts["metadata"] += sum(map(bool, batch.metadata or ()))
+        counts["features"] += int(batch.known_features.sum())
+        progress(len(batch))
+    assert first is not None
+    return Survey(
+        head=first.take(slice(0, 0)), first=first, remarks=tuple(source.remarks), **counts
+    )
 
 
 def load(
     connection: Connection,
-    items: CodeSet,
+    items: CodeSet | Source,
     *,
     encoder: str | None = None,
     features: bool = True,
+    surveyed: Survey | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> LoadReport:
     """Bulk-load codes: register their encoder, write whole batches, then vacuum and analyze.
 
-    An interrupted load leaves whole batches; the same call continues it. A large one is written
-    over several connections at once, where the server has them to give.
+    A source is read twice, and never held: once to see that all of it can be stored, once to
+    store it. An interrupted load leaves whole batches; the same call continues it. A large one is
+    written over several connections at once, where the server has them to give.
 
     Args:
         connection: in autocommit mode.
-        items: the codes.
+        items: the codes, in memory or in a file.
         encoder: the encoder's name; overrides the one that `items` gives.
         features: whether to store features, if there are any.
+        surveyed: what `survey` found, if it was asked before.
         progress: called after each batch with its number of rows.
 
     Raises:
         UsageError: nobody names the encoder, or its paths start from another folder.
-        FormatError: a path or label that PostgreSQL cannot store.
+        FormatError: a row that cannot be stored; nothing has been written then.
         EncoderConflict, WrongWidth: see `encoders.register`.
         MissingExtension: features without pgvector.
     """
     started = time.perf_counter()
-    if not features:
-        items = replace(items, features=None)
-    name = encoder or items.encoder
+    found = surveyed or survey(items)
+    source = Held(items) if isinstance(items, CodeSet) else items
+    head = found.head if features else without_features(found.head)
+    name = encoder or head.encoder
     if not name:
         raise UsageError("The file does not name the encoder of its codes: give --encoder NAME.")
-    # What cannot be written is found before anything is.
-    for path, label in zip(items.paths, items.labels or repeat(None), strict=False):
-        _text("path", path)
-        _text("label", label)
     with translated(connection):
-        if items.features is not None and not takes_features(connection):
+        if head.features is not None and not takes_features(connection):
             raise MissingExtension(NO_FEATURES)
-        stored = _register(connection, name, items)
-        layouts.make_way(connection, stored, len(items))
-        helpers = crew.workers() - 1 if len(items) >= layouts.BULK else 0
+        stored = _register(connection, name, head)
+        layouts.make_way(connection, stored, found.rows)
+        kept = (batch if features else without_features(batch) for batch in source.batches(BATCH))
+        helpers = crew.workers() - 1 if found.rows >= layouts.BULK else 0
         with crew.more_connections(connection, helpers) as others:
             writers = [Writer(each, stored) for each in (connection, *others)]
-            inserted, updated = crew.write_all(writers, batches(items, BATCH), progress)
+            inserted, updated = crew.write_all(writers, kept, progress)
         finish(connection, stored, inserted + updated)
-    return LoadReport(stored.name, inserted, updated, time.perf_counter() - started)
+    return LoadReport(
+        stored.name,
+        inserted,
+        updated,
+        time.perf_counter() - started,
+        repeated=found.rows - inserted - updated,
+    )
 
 
-def batches(items: CodeSet, size: int) -> Iterator[CodeSet]:
-    """The rows in order, `size` at a time."""
-    for start in range(0, len(items), size):
-        yield items.take(slice(start, start + size))
+def without_features(items: CodeSet) -> CodeSet:
+    """The same codes, their features left out."""
+    return replace(items, features=None, has_feature=None)
+
+
+def _check_alike(first: CodeSet, batch: CodeSet) -> None:
+    """See that a later batch is of the same encoder."""
+    if batch.bits != first.bits:
+        raise WrongWidth(f"Codes of {first.bits} and of {batch.bits} bits in one file.")
+    if first.features is not None and batch.features is not None:
+        dimensions = first.features.shape[1], batch.features.shape[1]
+        if dimensions[0] != dimensions[1]:
+            raise WrongWidth("Features of {} and of {} dimensions in one file.".format(*dimensions))
 
 
 def finish(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
@@ -310,6 +399,28 @@ def _text(kind: str, value: str | None) -> bytes | None:
     if b"\0" in encoded:
         raise FormatError(f"The {kind} {value!r} contains a zero byte and cannot be stored.")
     return encoded
+
+
+def _json(text: str | None) -> bytes | None:
+    """Metadata in the binary form of `jsonb`: its version, then the text."""
+    if not text:
+        return None
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+        if "\\ud" in text.lower():
+            # Half of a pair cannot be encoded.
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"The metadata {text[:80]!r} are not JSON: {error}.") from error
+    encoded = _text("metadata", text)
+    if ZERO_IN_JSON.search(text):
+        raise FormatError(f"The metadata {text[:80]!r} contain a zero byte and cannot be stored.")
+    assert encoded is not None
+    return b"\1" + encoded
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number there")
 
 
 def _copy(

@@ -43,6 +43,9 @@ CURES: dict[type[psycopg.Error], str] = {
         " Migrate as a role that may create tables there (GRANT CREATE ON SCHEMA … TO …), or in a "
         f"schema of its own: {OWN_SCHEMA}"
     ),
+    psycopg.errors.DependentObjectsStillExist: (
+        " Drop what leans on the tables first; `retrieval-db legacy-view --drop` drops its view."
+    ),
     psycopg.errors.InvalidSchemaName: f" Give retrieval-db a schema: {OWN_SCHEMA}",
 }
 

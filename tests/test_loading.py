@@ -577,7 +577,7 @@ class TestSideBySide:
                 writers += [loading.Writer(other, writers[0].encoder) for other in others]
                 assert len(writers) == 3
                 with pytest.raises(FormatError, match="zero byte"):
-                    crew.write_all(writers, loading.batches(items, 10))
+                    crew.write_all(writers, items.batches(10))
             assert len(rows_of(db.connection)) % 10 == 0
             assert 100 < len(rows_of(db.connection)) < 300
 
@@ -588,7 +588,7 @@ def stored(db: retrieval_db.client.Database, items: CodeSet) -> encoders.StoredE
 
 def test_batches_keep_the_order() -> None:
     items = complete_set(25)
-    parts = list(loading.batches(items, 10))
+    parts = list(items.batches(10))
     assert [len(part) for part in parts] == [10, 10, 5]
     assert [path for part in parts for path in part.paths] == items.paths
     assert (np.concatenate([part.codes for part in parts]) == items.codes).all()

@@ -6,11 +6,13 @@ SELECT path FROM images WHERE encoder_id = %s AND path = ANY (%s)
 SELECT nextval(pg_get_serial_sequence('images', 'id')) FROM generate_series(1, %s)
 
 -- name: copy_images
-COPY images (encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+COPY images (encoder_id, bits, code_1, code_2, code_3, code_4, path, label,
+      content_sha256, metadata)
 FROM STDIN (FORMAT binary)
 
 -- name: copy_images_with_ids
-COPY images (id, encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+COPY images (id, encoder_id, bits, code_1, code_2, code_3, code_4, path, label,
+      content_sha256, metadata)
 FROM STDIN (FORMAT binary)
 
 -- name: copy_features
@@ -20,23 +22,26 @@ COPY image_features (image_id, feature) FROM STDIN (FORMAT binary)
 CREATE TEMPORARY TABLE incoming (
     encoder_id integer, bits smallint,
     code_1 bigint, code_2 bigint, code_3 bigint, code_4 bigint,
-    path text, label text, content_sha256 bytea
+    path text, label text, content_sha256 bytea, metadata jsonb
 ) ON COMMIT DROP
 
 -- name: copy_incoming
-COPY incoming (encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256)
+COPY incoming (encoder_id, bits, code_1, code_2, code_3, code_4, path, label,
+      content_sha256, metadata)
 FROM STDIN (FORMAT binary)
 
 -- name: upsert
--- A label or hash that the new row does not give keeps its old value.
+-- A label, hash or metadata that the new row does not give keeps its old value.
 INSERT INTO images AS image (encoder_id, bits, code_1, code_2, code_3, code_4,
-                             path, label, content_sha256)
-SELECT encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256 FROM incoming
+                             path, label, content_sha256, metadata)
+SELECT encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256,
+       metadata FROM incoming
 ON CONFLICT (encoder_id, path) DO UPDATE SET
     code_1 = excluded.code_1, code_2 = excluded.code_2,
     code_3 = excluded.code_3, code_4 = excluded.code_4,
     label = coalesce(excluded.label, image.label),
-    content_sha256 = coalesce(excluded.content_sha256, image.content_sha256)
+    content_sha256 = coalesce(excluded.content_sha256, image.content_sha256),
+    metadata = coalesce(excluded.metadata, image.metadata)
 
 -- name: has_features_table
 SELECT to_regclass('image_features') IS NOT NULL

@@ -1,0 +1,88 @@
+"""Files that are written whole or not at all, and read through compression."""
+
+from __future__ import annotations
+
+import bz2
+import errno
+import gzip
+import lzma
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from .. import errors
+
+# What the standard library can unpack: names, and the first bytes of such files.
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+OPENERS: dict[str | None, Any] = {
+    None: open,
+    "gzip": gzip.open,
+    "xz": lzma.open,
+    "bzip2": bz2.open,
+}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when all has been written.
+
+    Raises:
+        FormatError: nothing can be written there.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise errors.FormatError(f"Cannot write {path}: {error.strerror}.") from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def compression(path: Path) -> str | None:
+    """Which compression a file has, by its first bytes: `gzip`, `xz`, `bzip2` or none.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
+    with named(path), path.open("rb") as file:
+        start = file.read(6)
+    return next((name for magic, name in COMPRESSIONS.items() if start.startswith(magic)), None)
+
+
+@contextmanager
+def stream(path: Path) -> Iterator[IO[bytes]]:
+    """A file's bytes, unpacked where it is compressed with gzip, xz or bzip2.
+
+    Raises:
+        FormatError: it cannot be read, or is damaged; so errors of ours get the file's name.
+    """
+    with named(path), OPENERS[compression(path)](path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Errors from within name the file; those of reading it become ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise errors.FormatError(f"There is no file {path}.") from error
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise errors.FormatError(f"{path} cannot be read: {reason}.") from error
+    except errors.RetrievalError as error:
+        raise type(error)(f"{path}: {error}") from error
