@@ -349,7 +349,7 @@ class TestFormats:
         command.succeed("encode", folder, "-e", "phash64", "-o", tmp_path / "q.npz")
         outcome = command.succeed("load", tmp_path / "q.npz", "--json")
         assert json.loads(outcome.out) | {"seconds": 0} == {
-            "encoder": "phash64", "inserted": 0, "updated": 8, "seconds": 0,
+            "encoder": "phash64", "inserted": 0, "updated": 8, "seconds": 0, "repeated": 0,
         }  # fmt: skip
 
     def test_info_and_status(self, url: str) -> None:

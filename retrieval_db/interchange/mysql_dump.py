@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 from ..errors import FormatError, UsageError
 from . import mysql_lexer
 from .codeset import CodeSet
-from .files import named, stream
+from .files import stream
 from .sources import Settings, pack_words
 
 WORDS = ("code_1", "code_2", "code_3", "code_4")
@@ -21,6 +22,8 @@ CHARSETS = {
     **dict.fromkeys(("utf8", "utf8mb3", "utf8mb4", "ascii", "binary", "default"), "utf-8"),
     "latin1": "cp1252",
 }
+
+AGAIN = "Dump it again with --default-character-set=utf8mb4."
 
 
 class DumpSource:
@@ -81,50 +84,36 @@ class DumpSource:
     def _batch(
         self, rows: list[mysql_lexer.Row], columns: tuple[str, ...], charset: str
     ) -> CodeSet:
-        with named(self.path):
-            by_name = dict(zip(columns, zip(*rows, strict=True), strict=True))
-            paths = [self._text(literal, charset) for literal in by_name["path"]]
-            labels = [self._text(literal, charset) for literal in by_name.get(LABEL, ())]
-            words = [_integers(by_name[name]) for name in WORDS]
-            whole = [
-                row
-                for row, values in enumerate(zip(paths, *words, strict=True))
-                if None not in values and values[0]
-            ]
-            if len(whole) < len(rows):
-                self._null += len(rows) - len(whole)
-                paths = [paths[row] for row in whole]
-                labels = [labels[row] for row in whole] if labels else []
-                words = [[column[row] for row in whole] for column in words]
-            flat = [
-                word for word in chain.from_iterable(zip(*words, strict=True)) if word is not None
-            ]
-            packed = pack_words(flat, self.settings.bits, self._done)
-            self._done += len(rows)
-            return CodeSet(
-                packed,
-                self.settings.length,
-                [path for path in paths if path is not None],
-                labels=labels or None,
-            )
-
-    def _text(self, literal: bytes, charset: str) -> str | None:
-        raw = mysql_lexer.content(literal)
-        if raw is None:
-            return None
-        encoding = CHARSETS.get(charset)
-        if encoding is None:
-            raise FormatError(f"It is in the character set {charset}. {AGAIN}")
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError as error:
-            raise FormatError(f"The text {raw[:80]!r} is not in {charset}. {AGAIN}") from error
+        # The last of each row is what follows it in the dump.
+        by_name = dict(zip((*columns, ""), zip(*rows, strict=True), strict=True))
+        paths = _texts(by_name["path"], charset)
+        labels = _texts(by_name[LABEL], charset) if LABEL in columns else None
+        words = list(zip(*(_integers(by_name[name]) for name in WORDS), strict=True))
+        if not all(paths) or any(None in four for four in words):
+            whole = [row for row, path in enumerate(paths) if path and None not in words[row]]
+            self._null += len(rows) - len(whole)
+            paths = [paths[row] for row in whole]
+            labels = labels and [labels[row] for row in whole]
+            words = [words[row] for row in whole]
+        flat = list(chain.from_iterable(words))
+        packed = pack_words(cast("list[int]", flat), self.settings.bits, self._done)
+        self._done += len(rows)
+        return CodeSet(packed, self.settings.length, cast("list[str]", paths), labels=labels)
 
 
-AGAIN = "Dump it again with --default-character-set=utf8mb4."
+def _texts(literals: Sequence[bytes], charset: str) -> list[str | None]:
+    encoding = CHARSETS.get(charset)
+    if encoding is None:
+        raise FormatError(f"It is in the character set {charset}. {AGAIN}")
+    try:
+        return [
+            None if raw is None else raw.decode(encoding) for raw in mysql_lexer.contents(literals)
+        ]
+    except UnicodeDecodeError as error:
+        raise FormatError(f"The text {error.object[:80]!r} is not in {charset}. {AGAIN}") from error
 
 
-def _integers(literals: tuple[bytes, ...]) -> list[int | None]:
+def _integers(literals: Sequence[bytes]) -> Sequence[int | None]:
     try:
         return list(map(int, literals))
     except ValueError:

@@ -18,7 +18,7 @@ BLOCK = 1 << 20
 MAX_ROW = 1 << 26
 MAX_HEAD = 1 << 16
 
-# A row as it stands in the dump: the literals of the wanted columns.
+# A row as it stands in the dump: the literals of the wanted columns, and what follows it.
 Row = tuple[bytes, ...]
 
 # Columns of the old table, where neither the dump nor the INSERT names them.
@@ -31,7 +31,7 @@ NAME = r'(?:`(?:[^`]|``)++`|"(?:[^"]|"")++"|[\w$\x80-\xff]++)'
 SINGLE = r"'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
 DOUBLE = r'"[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"'
 # Numbers, NULL and 0x… are words; a text may say its character set, or be hex or bits.
-VALUE = rf"(?:{SINGLE}|[-+\w.]++|{DOUBLE}|(?:_\w++{GAP}|[xXbBnN]){SINGLE})"
+VALUE = rf"(?:[-+\w.]++|{SINGLE}|{DOUBLE}|(?:_\w++{GAP}|[xXbBnN])(?:{SINGLE}|{DOUBLE}))"
 TABLE = rf"(?:{NAME}{GAP}\.{GAP})?({NAME})"
 
 
@@ -48,6 +48,7 @@ BEFORE_ROWS = pattern(
 CREATE = pattern(
     rf"CREATE\b{GAP}(?:TEMPORARY\b{GAP})?TABLE\b{GAP}(?:IF{GAP}NOT{GAP}EXISTS\b{GAP})?{TABLE}{GAP}\("
 )
+INTRODUCER = pattern(rf"_\w++{GAP}")
 DELIMITER = pattern(r"DELIMITER[ \t]++(\S++)[^\n]*+(?:\n|$)")
 SET_NAMES = pattern(rf"SET\b{GAP}NAMES\b{GAP}['\"]?(\w++)")
 NAMES = pattern(NAME)
@@ -284,16 +285,18 @@ class Dump:
     ) -> tuple[list[Row], bytes | None]:
         """The rows from here on as far as they are there, and what stands after the last one."""
         rows: list[Row] = []
-        data, end = self._data, b","
+        data, at, end = self._data, self._at, b","
+        # What follows a row that ends the data is not known yet.
+        last = len(data) if self._ended else len(data) - 1
         while end == b",":
-            found = match(data, self._at)
-            # What follows a row that ends the data is not known yet.
-            if found is None or (found.end() == len(data) and not self._ended):
+            found = match(data, at)
+            if found is None or found.end() > last:
                 break
             row = found.groups()
-            rows.append(row[:-1])
+            rows.append(row)
             end = row[-1]
-            self._at = found.end()
+            at = found.end()
+        self._at = at
         return rows, end
 
     def _row_pattern(self, columns: tuple[str, ...]) -> re.Pattern[bytes]:
@@ -324,20 +327,20 @@ def content(literal: bytes) -> bytes | None:
     Raises:
         FormatError: hex digits that are none.
     """
-    if literal.startswith(b"_"):
-        literal = literal[literal.index(b"'") :]
+    if said := INTRODUCER.match(literal):
+        literal = literal[said.end() :]
     quote = literal[:1]
     if quote in (b"'", b'"'):
         inner = literal[1:-1]
         if b"\\" not in inner and 2 * quote not in inner:
             return inner
         return ESCAPES[quote].sub(lambda found: _escaped(found, quote), inner)
-    if quote in b"nN" and literal[1:2] == b"'":
+    if quote in b"nN" and literal[1:2] in (b"'", b'"'):
         return content(literal[1:])
     if literal.upper() == b"NULL":
         return None
     try:
-        if quote in b"xX" and literal[1:2] == b"'":
+        if quote in b"xX" and literal[1:2] in (b"'", b'"'):
             return bytes.fromhex(literal[2:-1].decode("ascii"))
         if literal[:2] in (b"0x", b"0X"):
             return bytes.fromhex(literal[2:].decode("ascii"))
@@ -349,6 +352,16 @@ def content(literal: bytes) -> bytes | None:
 def _escaped(found: re.Match[bytes], quote: bytes) -> bytes:
     character = found[1]
     return quote if character is None else ESCAPED.get(character, character)
+
+
+def contents(literals: Sequence[bytes]) -> list[bytes | None]:
+    """The bytes of many literals; see `content`."""
+    joined = b"".join(literals)
+    plain = b"\\" not in joined and joined.count(b"'") == 2 * len(literals)
+    if plain and {literal[:1] for literal in literals} == {b"'"}:
+        # Texts without anything to undo.
+        return [literal[1:-1] for literal in literals]
+    return list(map(content, literals))
 
 
 def integer(literal: bytes) -> int | None:

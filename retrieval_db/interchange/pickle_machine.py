@@ -64,6 +64,7 @@ REFUSED = {
     **dict.fromkeys(b"\x82\x83\x84", "a name of the extension registry"),
     **dict.fromkeys(b"Rbo\x81\x92", "an object"),
 }
+NO_ENTRY = "An entry is a dict, or longer than any code."
 ONLY = (
     "Only integers, texts, tuples, lists and dicts are read, because a pickle can run any code. "
     "If you trust where it comes from, open it in Python and write plain ones: "
@@ -300,10 +301,11 @@ class _Reading:
         items = stack[start:]
         del stack[start:]
         if opcode in b"ld":
-            if items or stack or self.marks:
-                # Only the outermost is a list or dict of this old form, and begins empty.
-                raise FormatError(ONLY)
-            stack.append(ROOT)
+            # Python begins these empty, too.
+            made = list(items) if opcode == ord("l") else {}
+            if items and opcode == ord("d"):
+                raise FormatError(NO_ENTRY)
+            stack.append(made if items or stack or self.marks else ROOT)
         else:
             stack.append(tuple(items))
 
@@ -325,13 +327,15 @@ class _Reading:
         del stack[start:]
         target = stack[-1]
         keyed = opcode in b"us"
+        if keyed and len(items) % 2:
+            raise IndexError
         if target is ROOT and len(stack) == 1:
             self.rows += len(items)
             if keyed:
                 return items[::2], items[1::2]
             return range(self.rows - len(items), self.rows), items
         if keyed or not isinstance(target, list) or len(target) + len(items) > MAX_ENTRY:
-            raise FormatError("An entry is a dict, or longer than any code.")
+            raise FormatError(NO_ENTRY)
         target.extend(items)
         return None
 

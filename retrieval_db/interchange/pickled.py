@@ -42,7 +42,7 @@ class PickleSource:
         keys: list[Any] = []
         values: list[Any] = []
         done = 0
-        for some_keys, some_values in self._entries():
+        for some_keys, some_values in pickle_machine.entries(lambda: stream(self.path)):
             keys += some_keys
             values += some_values
             while len(values) >= size:
@@ -53,10 +53,6 @@ class PickleSource:
             yield self._batch(keys, values, paths, done)
         if paths is not None and (unused := paths.unused()):
             self.remarks.append(f"{unused} paths of {paths.path} belong to no code.")
-
-    def _entries(self) -> Iterator[pickle_machine.Entries]:
-        with named(self.path):
-            yield from pickle_machine.entries(lambda: stream(self.path))
 
     def _batch(
         self, keys: Sequence[Any], values: Sequence[Any], paths: Paths | None, first: int

@@ -15,7 +15,7 @@ from .npz import NpzSource
 from .parquet import ParquetSource
 from .paths import is_pickle
 from .pickled import PickleSource
-from .sources import Settings, Source
+from .sources import Settings, Source, Spooled
 from .text_list import ListSource
 
 LOOKED_AT = 1 << 16
@@ -28,7 +28,7 @@ SOURCES: dict[str, Callable[[Path, Settings], Source]] = {
     "pickle": PickleSource,
     "mysql": DumpSource,
 }
-# Those that are read from several places at once.
+# Those that are read from several places at once, and quickly.
 SEEKING = ("npz", "parquet")
 
 # How a dump begins: a comment, or a statement.
@@ -57,7 +57,8 @@ def open_source(path: Path, settings: Settings | None = None, kind: str | None =
         )
     if kind == "npz" and settings.paths is not None:
         raise UsageError("An npz has paths of its own; leave --paths out.")
-    return SOURCES[kind](path, settings)
+    source = SOURCES[kind](path, settings)
+    return source if kind in SEEKING else Spooled(source)
 
 
 def recognised(path: Path) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,6 +103,51 @@ class Labelled:
         """The source's rows with these labels."""
         for batch in self.source.batches(size):
             yield replace(batch, labels=[self.label_of(path) for path in batch.paths])
+
+
+class Spooled:
+    """A source that takes long to read: read once, its batches wait in a temporary file.
+
+    What is read again is then what was read before, even if the file has changed meanwhile.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._spool: IO[bytes] | None = None
+        self._size = 0
+
+    @property
+    def kind(self) -> str:
+        """Of the source itself."""
+        return self.source.kind
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Of the source itself."""
+        return self.source.remarks
+
+    def batches(self, size: int) -> Iterator[CodeSet]:
+        """The source's rows, from the temporary file once they have all been read."""
+        if self._spool is not None and self._size == size:
+            self._spool.seek(0)
+            # Nobody else can write to this file: it has no name.
+            while self._spool.peek(1):  # type: ignore[attr-defined]
+                yield pickle.load(self._spool)
+            return
+        with ExitStack() as unfinished:
+            spool = unfinished.enter_context(tempfile.TemporaryFile())
+            for batch in self.source.batches(size):
+                try:
+                    pickle.dump(batch, spool, protocol=pickle.HIGHEST_PROTOCOL)
+                except OSError as error:
+                    raise errors.FormatError(
+                        f"Cannot write to the temporary folder {tempfile.gettempdir()}: "
+                        f"{error.strerror}. TMPDIR names another."
+                    ) from error
+                yield batch
+            unfinished.pop_all()
+        weakref.finalize(self, spool.close)
+        self._spool, self._size = spool, size
 
 
 def pack_words(flat: Sequence[int], bits: int | None, first: int = 0) -> NDArray[np.uint8]:
