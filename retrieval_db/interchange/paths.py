@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import FormatError
 from . import pickle_machine
 from .files import stream
+
+# Protocol 2 and later say so; 1 begins with an empty container, or a tuple; 0 with a mark.
+PICKLE = re.compile(rb"\x80[\x00-\x10]|[\]})]|\((?:[ld]p\d|[(KMJXU]|[IL]-?\d+L?\n|[SV].*\n)")
+LONGEST = 1 << 12
 
 
 class Paths:
@@ -44,13 +49,13 @@ class Paths:
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a pickle of a list or dict, in any protocol."""
-    return start[:1] == b"\x80" or start[:1] in (b"]", b"}") or start[:3] in (b"(lp", b"(dp")
+    """Whether a file that begins so is a pickle of a list, tuple or dict, in any protocol."""
+    return PICKLE.match(start) is not None
 
 
 def _entries(path: Path) -> Iterator[tuple[object, str]]:
     with stream(path) as file:
-        pickled = is_pickle(file.read(4))
+        pickled = is_pickle(file.read(LONGEST))
     if not pickled:
         yield from enumerate(_lines(path))
         return
