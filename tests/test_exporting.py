@@ -65,7 +65,7 @@ def code_sets(draw: st.DrawFn) -> CodeSet:
         metadata=None if metadata is None else [m and json.dumps(m) for m in metadata],
         root=draw(st.none() | st.just("/photos")),
         config=config,
-        artifact=config and draw(st.none() | st.binary(max_size=30)),
+        artifact=draw(st.none() | st.binary(max_size=30)) if config else None,
         fingerprint=draw(st.none() | st.just("ab" * 32)),
     )
 

@@ -355,7 +355,7 @@ class TestCommand:
                     [name],
                 ).fetchall()
                 assert found == rows, name
-            labels = dict(
+            labels: dict[str, list[str]] = dict(
                 db.connection.execute(
                     "SELECT name, array_agg(DISTINCT label) FROM images JOIN encoders ON "
                     "encoders.id = encoder_id WHERE label IS NOT NULL GROUP BY name"
