@@ -22,6 +22,7 @@ from retrieval_db.console import (
     answering,
     choosing,
     encoder_commands,
+    evaluation_commands,
     formats_commands,
     querying,
     reports,
@@ -66,6 +67,8 @@ app = typer.Typer(
 )
 app.add_typer(server_commands.commands, name="db")
 app.add_typer(encoder_commands.commands, name="encoders")
+app.command()(evaluation_commands.evaluate)
+app.command()(evaluation_commands.thresholds)
 
 
 # Photos in

@@ -19,6 +19,7 @@ from retrieval_db.interchange import replacing
 from .screen import progress_bar
 
 if TYPE_CHECKING:
+    from retrieval_db.encoder import PerceptualHash
     from retrieval_db.encoder.network import NetworkEncoder
 
 # A head is fitted on at most this many photos, drawn with a fixed seed.
@@ -101,10 +102,15 @@ def for_encoding(
     database: str | None, files: Sequence[Path], settings: Settings, *, say: Say
 ) -> Encoder:
     """As `for_indexing`, but a database is asked only if the user named one."""
-    if database or any(os.environ.get(name) for name in ENVIRONMENT):
+    if names_database(database):
         with connect(database, report=say) as db:
             return for_indexing(db, files, settings, say=say)
     return new(files, settings, say=say)
+
+
+def names_database(database: str | None) -> bool:
+    """Whether the user named a database, by option or environment."""
+    return bool(database) or any(os.environ.get(name) for name in ENVIRONMENT)
 
 
 def for_query(
@@ -136,15 +142,21 @@ def from_database(
 
 def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
     """An encoder from its file, or of a method; fitted on the photos where it needs it."""
-    from retrieval_db.encoder import DEFAULT_BACKBONE, create
-
     spec = settings.spec or DEFAULT
     if is_file(spec):
         return from_file(
             Path(spec), settings.name, weights=settings.weights, device=settings.device
         )
-    made = create(
-        spec,
+    made = unfitted(settings)
+    return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
+
+
+def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
+    """An encoder of a method, which may have to be fitted before it can encode."""
+    from retrieval_db.encoder import DEFAULT_BACKBONE, create
+
+    return create(
+        settings.spec or DEFAULT,
         name=settings.name,
         backbone=settings.backbone or DEFAULT_BACKBONE,
         weights=settings.weights,
@@ -154,7 +166,6 @@ def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
         bits=settings.bits,
         device=settings.device,
     )
-    return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
 
 
 def from_file(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import choosing, reports
+from . import choosing, evaluation_commands, reports
 from .options import (
     DatabaseOption,
     Device,
@@ -34,6 +34,9 @@ def show(name: str, database: DatabaseOption = None) -> None:
     """Show one encoder with its config, as JSON."""
     with opened(database) as db:
         reports.encoder(db.encoder(name))
+
+
+commands.command("health")(evaluation_commands.health)
 
 
 @commands.command("add")

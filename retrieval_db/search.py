@@ -150,13 +150,19 @@ def search(
     if stage == "fine":
         assert query.feature is not None
         parameters |= {
-            "feature": "[" + ",".join(map(repr, query.feature.astype(float).tolist())) + "]",
+            "feature": vector_text(query),
             "pool": pool,
             "pool_max": pool_max,
             "metric": metric,
         }
         return _fine(connection, encoder, parameters)
     return _coarse(connection, encoder, parameters)
+
+
+def vector_text(query: Query) -> str:
+    """The query's feature as pgvector reads it."""
+    assert query.feature is not None
+    return "[" + ",".join(map(repr, query.feature.astype(float).tolist())) + "]"
 
 
 def choose_stage(

@@ -1,0 +1,269 @@
+"""Evaluations on a data set, in memory: encoders, and the baselines to see them beside."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db import codes, evaluation, health, query_sets, ties
+from retrieval_db.client import connect
+from retrieval_db.encoders import Encoder
+from retrieval_db.errors import EncoderError, NotEnoughImages, UsageError
+from retrieval_db.evaluation import Evaluation
+
+from . import choosing
+from .choosing import Say
+from .evaluating import Report, Scored, training_of
+from .screen import progress_bar
+
+if TYPE_CHECKING:
+    from retrieval_db.encoder.datasets import Dataset, Split
+    from retrieval_db.encoder.network import NetworkEncoder
+    from retrieval_db.encoder.outputs import Responses
+
+BASELINE = "itq"
+
+
+def candidates(
+    name: str, settings: choosing.Settings, database: str | None, *, say: Say
+) -> list[Encoder]:
+    """The encoders that a name means: those of a file, a method's, which is fitted later, or a
+    stored one. Where it is both, it is the stored one if the user named a database.
+
+    Raises:
+        UsageError, UnknownEncoder: it is none of these.
+    """
+    from retrieval_db.encoder.methods import parse_spec
+
+    weights, device = settings.weights, settings.device
+    if choosing.is_file(name):
+        return [choosing.from_file(Path(name), None, weights=weights, device=device)]
+    if not choosing.names_database(database):
+        try:
+            parse_spec(name)
+        except UsageError:
+            # No method: it must be the name of a stored encoder.
+            pass
+        else:
+            return [choosing.unfitted(replace(settings, spec=name))]
+    with connect(database, report=say) as db:
+        return [choosing.from_database(db, db.encoder(name), weights, device)]
+
+
+@dataclass
+class Trial:
+    """Encoders on one data set under one protocol. What needs fitting is fitted on its
+    training images.
+
+    Attributes:
+        data, split: the images and their roles.
+        k: of mAP@k; None for the whole ranking.
+        baselines: whether cosine and ITQ of the same features are shown, too.
+        look: whether the codes' health is looked at.
+        say: told what the user should know.
+    """
+
+    data: Dataset
+    split: Split
+    k: int | None
+    baselines: bool
+    look: bool
+    say: Say
+    _seen: dict[Hashable, Responses] = field(default_factory=dict)
+    _cosines: dict[Hashable, Evaluation] = field(default_factory=dict)
+
+    def run(self, encoders: Sequence[Encoder]) -> Report:
+        """Evaluate encoders.
+
+        Raises:
+            UsageError: an encoder was trained on every query.
+            NotEnoughImages: too few training images to fit one.
+        """
+        split = self.split
+        return Report(
+            f"{self.data.name}, protocol {split.protocol}: {split.note}",
+            tuple(self._scored(encoder) for encoder in encoders),
+            split.denominator,
+            {
+                "data": self.data.name,
+                "protocol": split.protocol,
+                "note": split.note,
+                "train": len(split.train),
+                "database": len(split.database),
+                "queries": len(split.query),
+                "denominator": split.denominator,
+            },
+        )
+
+    def _scored(self, candidate: Encoder) -> Scored:
+        encoder, shown = self._shown(candidate)
+        query = shown.places(self.split.query)
+        asked = _Asked(
+            _untrained(encoder, shown, query),
+            shown.places(self.split.database),
+            self.data.labels[shown.rows],
+        )
+        outputs = _outputs(encoder, shown.values)
+        packed = codes.binarize(outputs)
+        with progress_bar(f"Ranking with {encoder.name}", len(asked.query)) as advance:
+            ranking = ties.by_label(
+                packed[asked.query],
+                packed[asked.database],
+                encoder.bits,
+                asked.query_labels,
+                asked.database_labels,
+                progress=advance,
+            )
+        score = evaluation.evaluate(encoder.name, ranking, k=self.k)
+        for reason, number in (
+            ("that cannot be read", len(self.split.query) - len(query)),
+            ("the encoder was trained on", len(query) - len(asked.query)),
+        ):
+            if number:
+                score.left_out[reason] = number
+        return Scored(
+            score,
+            encoder.bits,
+            tuple(self._beside(encoder, shown, asked, outputs)),
+            health.of_codes(packed[asked.database], encoder.bits) if self.look else None,
+        )
+
+    def _shown(self, candidate: Encoder) -> tuple[Encoder, Responses]:
+        """The encoder, fitted, and what it made of every image of the split."""
+        from retrieval_db.encoder.outputs import network_key, respond
+
+        key = network_key(candidate)
+        network = cast("NetworkEncoder", candidate) if hasattr(candidate, "backbone") else None
+        if key not in self._seen:
+            roles = [self.split.database, self.split.query]
+            if network is not None and (self.baselines or not network.fitted):
+                roles.append(self.split.train)
+            rows = np.unique(np.concatenate(roles))
+            with progress_bar(f"Encoding {self.data.name}", len(rows)) as advance:
+                self._seen[key] = respond(candidate, self.data.images, rows, progress=advance)
+            for reason in self._seen[key].skipped:
+                self.say(f"Skipped {reason}")
+        if network is not None and not network.fitted:
+            return network.fit(self._training_features(self._seen[key]), fallback=False), (
+                self._seen[key]
+            )
+        return candidate, self._seen[key]
+
+    def _training_features(self, shown: Responses) -> NDArray[np.float32]:
+        return shown.values[shown.places(self.split.train)]
+
+    def _beside(
+        self,
+        encoder: Encoder,
+        shown: Responses,
+        asked: _Asked,
+        outputs: NDArray[np.float32],
+    ) -> Iterator[Evaluation]:
+        """The baselines of an encoder."""
+        if not hasattr(encoder, "backbone"):
+            return
+        from retrieval_db.encoder.outputs import network_key
+
+        network = cast("NetworkEncoder", encoder)
+        # No classifier names a class that it has never seen.
+        if self.split.protocol != "unseen":
+            yield from self._predicted(network, outputs, asked)
+        if self.baselines:
+            key = (network_key(encoder), asked.query.tobytes())
+            if key not in self._cosines:
+                self._cosines[key] = self._cosine(network, shown, asked)
+            yield self._cosines[key]
+            yield from self._itq(network, shown, asked)
+
+    def _predicted(
+        self, encoder: NetworkEncoder, outputs: NDArray[np.float32], asked: _Asked
+    ) -> Iterator[Evaluation]:
+        """The database ranked by the query's predicted label, where one can be predicted."""
+        try:
+            names = encoder.predict(outputs[asked.query])
+        except EncoderError:
+            return
+        number = {name: index for index, name in enumerate(self.data.classes)}
+        predicted = np.array([number.get(name, -1) for name in names])
+        ranking = evaluation.by_prediction(predicted, asked.query_labels, asked.database_labels)
+        name = f"{encoder.name}: predicted label"
+        yield evaluation.evaluate(name, ranking, k=self.k, hamming=False)
+
+    def _cosine(self, encoder: NetworkEncoder, shown: Responses, asked: _Asked) -> Evaluation:
+        with progress_bar("Ranking by cosine", len(asked.query)) as advance:
+            ranking = evaluation.by_cosine(
+                shown.values[asked.query],
+                shown.values[asked.database],
+                asked.query_labels,
+                asked.database_labels,
+                progress=advance,
+            )
+            name = f"cosine of {_features_of(encoder)} features"
+            return evaluation.evaluate(name, ranking, k=self.k, hamming=False)
+
+    def _itq(
+        self, encoder: NetworkEncoder, shown: Responses, asked: _Asked
+    ) -> Iterator[Evaluation]:
+        """ITQ of as many bits, fitted on the training images' features."""
+        from retrieval_db.encoder.methods import METHODS
+
+        fit = METHODS[BASELINE].fit
+        if encoder.method == BASELINE or fit is None:
+            return
+        try:
+            head = fit(self._training_features(shown), encoder.bits, encoder.seed)
+        except (NotEnoughImages, UsageError) as error:
+            self.say(f"No {BASELINE}{encoder.bits} beside {encoder.name}: {error}")
+            return
+        packed = codes.binarize(head(shown.values))
+        ranking = ties.by_label(
+            packed[asked.query],
+            packed[asked.database],
+            encoder.bits,
+            asked.query_labels,
+            asked.database_labels,
+        )
+        name = f"{BASELINE}{encoder.bits} of {_features_of(encoder)} features"
+        yield evaluation.evaluate(name, ranking, k=self.k)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Which of the images that an encoder was shown are queries, and which the database."""
+
+    query: NDArray[np.int64]
+    database: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    @property
+    def query_labels(self) -> NDArray[np.int64]:
+        return self.labels[self.query]
+
+    @property
+    def database_labels(self) -> NDArray[np.int64]:
+        return self.labels[self.database]
+
+
+def _outputs(encoder: Encoder, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not hasattr(encoder, "backbone"):
+        return values
+    return cast("NetworkEncoder", encoder).outputs(values)
+
+
+def _untrained(encoder: Encoder, shown: Responses, query: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The queries that the encoder was not trained on."""
+    training = training_of(encoder.artifact)
+    known = query_sets.trained_on([shown.sha256[row] for row in query.tolist()], training)
+    if known.all():
+        raise UsageError(f"{encoder.name}: {query_sets.ALL_TRAINED}")
+    return query[~known]
+
+
+def _features_of(encoder: NetworkEncoder) -> str:
+    """Whose features: of a published network, or of one that was trained with the encoder."""
+    return encoder.backbone.name if encoder.backbone.sha256 else encoder.name

@@ -1,0 +1,182 @@
+"""Evaluations, printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from retrieval_db.evaluation import Evaluation
+from retrieval_db.health import Health
+from retrieval_db.presentation import write_pools, write_rankings
+from retrieval_db.stages import StageScore
+
+from .evaluating import Report, Scored
+from .screen import note, print_json, print_table
+
+RADIUS = 2
+
+
+def report(found: Report, *, as_json: bool, plots: Path | None) -> None:
+    """The table of an evaluation, and its figure."""
+    if as_json:
+        print_json(
+            found.facts | {"title": found.title, "encoders": [_plain(one) for one in found.scored]}
+        )
+    else:
+        print(found.title)
+        print_table(*_table(found))
+        for one in found.scored:
+            _remarks(one.evaluation)
+            if one.health is not None:
+                health(one.evaluation.name, one.health, as_json=False)
+    if plots is not None:
+        _wrote(write_rankings(found.evaluations, plots / "rankings", found.title))
+
+
+def thresholds(found: Report, *, as_json: bool) -> None:
+    """Precision, recall and F1 for each Hamming radius."""
+    if as_json:
+        print_json(
+            [
+                {"encoder": one.evaluation.name, **one.evaluation.as_dict()["radius"]}
+                for one in found.scored
+            ]
+        )
+        return
+    print(found.title)
+    for one in found.scored:
+        curve = one.evaluation.radius
+        assert curve is not None
+        # A radius within which nothing more lies repeats the one before it.
+        new = np.flatnonzero(np.diff(curve.retrieved, prepend=0) > 0)
+        print(f"{one.evaluation.name}, {one.bits} bits, {one.evaluation.queries} queries")
+        print_table(
+            ("radius", "precision", "recall", "F1", "images", ""),
+            [
+                (
+                    radius,
+                    f"{curve.precision[radius]:.4f}",
+                    f"{curve.recall[radius]:.4f}",
+                    f"{curve.f1[radius]:.4f}",
+                    f"{curve.retrieved[radius]:,.1f}",
+                    "best" if radius == curve.best else "",
+                )
+                for radius in new.tolist()
+            ],
+        )
+        _remarks(one.evaluation)
+
+
+def health(name: str, found: Health, *, as_json: bool) -> None:
+    """Whether the bits of an encoder carry anything."""
+    if as_json:
+        print_json({"encoder": name, **found.as_dict()})
+        return
+    share = found.largest_group / found.images
+    print(f"{name}: {found.verdict}")
+    for sentence in found.findings:
+        print(f"  {sentence}")
+    print(
+        f"  {found.images:,} images, {found.distinct:,} distinct codes; the most frequent code "
+        f"has {found.largest_group:,} of them ({share:.1%})"
+    )
+    print(
+        f"  bits: mean {found.mean.min():.2f} to {found.mean.max():.2f}, entropy "
+        f"{found.entropy.min():.2f} to {found.entropy.max():.2f} (mean {found.entropy.mean():.2f})"
+    )
+    print(
+        f"  correlation of two bits: mean {found.mean_correlation:.2f}, strongest "
+        f"{found.strongest_correlation:.2f}; all together vary like "
+        f"{found.effective_bits:.1f} independent bits"
+    )
+    widths = sorted(set(found.chunks))
+    chunks = f"{len(found.chunks)} chunks of {' or '.join(map(str, widths))} bits"
+    print(f"  largest bucket: {found.largest_bucket:,} images ({chunks})")
+
+
+def stages(encoder: str, found: Sequence[StageScore], *, as_json: bool, plots: Path | None) -> None:
+    """Coarse, fine and exhaustive search side by side."""
+    if as_json:
+        print_json({"encoder": encoder, "stages": [one.as_dict() for one in found]})
+    else:
+        print(f"{encoder}: recall is of the exhaustive search by feature, mAP by label")
+        print_table(
+            ("stage", "pool", "pool size", "recall@10", "recall@100", f"mAP@{found[0].k}", "ms"),
+            [
+                (
+                    one.stage,
+                    one.pool or "",
+                    ""
+                    if one.pool_size_median is None
+                    else f"{one.pool_size_median:.0f} (p95 {one.pool_size_p95:.0f})",
+                    f"{one.recall_at_10:.4f}",
+                    f"{one.recall_at_100:.4f}",
+                    f"{one.mean_average_precision:.4f}",
+                    f"{one.milliseconds_median:.1f} (p95 {one.milliseconds_p95:.1f})",
+                )
+                for one in found
+            ],
+        )
+    if plots is not None:
+        _wrote(write_pools(found, plots / f"pools-{encoder}", f"From coarse to fine: {encoder}"))
+
+
+def _plain(one: Scored) -> dict[str, Any]:
+    return one.evaluation.as_dict() | {
+        "bits": one.bits,
+        "baselines": [baseline.as_dict() for baseline in one.baselines],
+        "health": None if one.health is None else one.health.as_dict(),
+    }
+
+
+def _table(found: Report) -> tuple[list[str], list[list[object]]]:
+    every = found.evaluations
+    bits = {one.evaluation.name: one.bits for one in found.scored}
+    k = max(one.k for one in every)
+    maps = {"found": f"mAP@{k} (÷ found)", "relevant": f"mAP@{k} (÷ relevant)"}
+    order = sorted(maps, key=lambda name: name != found.denominator)
+    ranks = [rank for rank in (10, 100, 1000) if rank <= k]
+    head = ["", "bits", *(maps[name] for name in order), *(f"P@{rank}" for rank in ranks)]
+    head += [f"P within {RADIUS}", "best radius"]
+    rows: list[list[object]] = []
+    for one in every:
+        values = {
+            "relevant": one.mean_average_precision,
+            "found": one.mean_average_precision_found,
+        }
+        row: list[object] = [one.name, bits.get(one.name, "")]
+        row += [f"{values[name]:.4f}" for name in order]
+        row += [_number(one.precision_at.at(rank)) for rank in ranks]
+        curve = one.radius
+        row += (
+            ["", ""]
+            if curve is None
+            else [
+                f"{curve.precision[min(RADIUS, len(curve.precision) - 1)]:.4f}",
+                f"{curve.best} (F1 {curve.f1[curve.best]:.4f})",
+            ]
+        )
+        rows.append(row)
+    return head, rows
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _remarks(one: Evaluation) -> None:
+    """What a reader of the numbers has to know."""
+    if one.clipped is not None:
+        note(f"{one.name}: k is {one.k}, since the database has no {one.clipped:,} images.")
+    for reason, number in one.left_out.items():
+        note(f"{one.name}: {number:,} queries {reason} were left out.")
+    if one.without_relevant:
+        note(f"{one.name}: {one.without_relevant:,} queries have no relevant image and score 0.")
+
+
+def _wrote(files: Sequence[Path]) -> None:
+    for file in files:
+        note(f"Wrote {file}")

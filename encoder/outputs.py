@@ -1,0 +1,127 @@
+"""What networks say of the images of a data set; each network sees an image once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db.encoders import Encoder, FeatureExtractor
+from retrieval_db.errors import ImageError
+
+from .datasets import Images
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Responses:
+    """The images that could be read, and what an encoder made of them.
+
+    Attributes:
+        rows: int64 [M], ascending; which images.
+        values: float32 [M, D]: features, or of a perceptual hash its outputs.
+        sha256: M hashes of their content, 32 bytes each.
+        skipped: why the others could not be read.
+    """
+
+    rows: NDArray[np.int64]
+    values: NDArray[np.float32]
+    sha256: tuple[bytes, ...]
+    skipped: tuple[str, ...]
+
+    def places(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where these images stand here; those that could not be read are left out."""
+        return np.flatnonzero(np.isin(self.rows, wanted))
+
+
+def network_key(encoder: Encoder) -> Hashable:
+    """What features depend on. Encoders of one key, such as the widths of one training run,
+    have the same features; a perceptual hash has none, and a key of its own."""
+    backbone = getattr(encoder, "backbone", None)
+    if backbone is None:
+        return encoder.fingerprint
+    # A trained backbone has no file of its own whose hash is known.
+    weights = backbone.sha256 or _sha256(backbone.module.state_dict())
+    return backbone.name, weights, *(getattr(encoder, name) for name in ("preprocess", "precision"))
+
+
+def respond(
+    encoder: Encoder,
+    images: Images,
+    rows: NDArray[np.int64],
+    *,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Responses:
+    """Show images to an encoder: features of a network, outputs of a perceptual hash.
+
+    Args:
+        encoder: a network need not be fitted.
+        rows: which images, int64 [N], ascending.
+        progress: called with the number of images since the last call.
+
+    Raises:
+        ImageError: none of the images can be read.
+    """
+
+    def read(row: int) -> tuple[NDArray[Any], bytes] | str:
+        try:
+            return encoder.prepare(images[row]), images.sha256(row)
+        except ImageError as error:
+            return str(error)
+
+    kept: list[int] = []
+    hashes: list[bytes] = []
+    skipped: list[str] = []
+    values: list[NDArray[np.float32]] = []
+    waiting: list[NDArray[Any]] = []
+    for row, outcome in zip(rows.tolist(), _ahead(read, rows.tolist()), strict=True):
+        progress(1)
+        if isinstance(outcome, str):
+            skipped.append(outcome)
+            continue
+        kept.append(row)
+        waiting.append(outcome[0])
+        hashes.append(outcome[1])
+        if len(waiting) == BATCH:
+            values.append(_values(encoder, np.stack(waiting)))
+            waiting.clear()
+    if waiting:
+        values.append(_values(encoder, np.stack(waiting)))
+    if not values:
+        raise ImageError("None of the images can be read.")
+    return Responses(
+        np.array(kept, dtype=np.int64), np.concatenate(values), tuple(hashes), tuple(skipped)
+    )
+
+
+def _sha256(state: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _values(encoder: Encoder | FeatureExtractor, batch: NDArray[Any]) -> NDArray[np.float32]:
+    features = getattr(encoder, "features", None)
+    found: NDArray[np.float32] = encoder.encode(batch)[1] if features is None else features(batch)  # type: ignore[union-attr]
+    return found
+
+
+def _ahead(read: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:
+    """Read images ahead in threads, in order and with flat memory."""
+    waiting: deque[Future[Any]] = deque()
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for row in rows:
+            waiting.append(pool.submit(read, row))
+            if len(waiting) > 2 * BATCH:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

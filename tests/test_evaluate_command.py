@@ -1,0 +1,147 @@
+"""`evaluate`, `thresholds` and `encoders health` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval_db import connect, read_npz, write_npz
+from tests.command import photos, run, succeed
+
+CLASSES = ("bus", "cat", "dog", "owl")
+
+
+def folder(place: Path, each: int = 6) -> Path:
+    """Photos in folders of their class: each class has a colour of its own, and noise."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate(CLASSES):
+        for split, count in (("train", each), ("test", 3)):
+            for photo in range(count):
+                small = random.integers(0, 90, (4, 4, 3))
+                small[:, :, number % 3] += 60 * (1 + number // 3)
+                file = place / split / name / f"{photo}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(small.astype(np.uint8)).resize((32, 32)).save(file)
+    return place
+
+
+@pytest.fixture
+def indexed(database_url: str, tmp_path: Path) -> tuple[str, Path]:
+    """A database with the training photos, and the folder of all."""
+    place = folder(tmp_path / "photos")
+    succeed(
+        "index", place / "train", "-e", "phash64", "--labels", "folder", "--database", database_url
+    )
+    return database_url, place
+
+
+def test_over_the_live_table(indexed: tuple[str, Path], tmp_path: Path) -> None:
+    url, place = indexed
+    plots = tmp_path / "plots"
+    done = succeed("evaluate", "-d", url, "--queries", place / "test", "--plots", plots, "--health")
+    assert "mAP@24 (÷ relevant)" in done.out
+    assert "phash64: healthy" in done.out
+    assert "k is 24, since the database has no 1,000 images" in done.err
+    assert (plots / "rankings.png").stat().st_size > 10_000
+    assert (plots / "rankings.svg").read_text().startswith("<?xml")
+
+    codes_file = tmp_path / "codes.npz"
+    succeed("encode", place / "test", "-e", "phash64", "--labels", "folder", "-o", codes_file)
+    queries = read_npz(codes_file)
+    found = json.loads(succeed("evaluate", "-d", url, "--queries", codes_file, "--json").out)
+    score = found["encoders"][0]
+    assert (score["queries"], score["database"]) == (len(queries), 24)
+    # The very same in memory: the folder is a data set with these splits.
+    memory = json.loads(succeed("evaluate", "phash64", "--data", place, "--k", 1000, "--json").out)
+    other = memory["encoders"][0]
+    assert other["mean_average_precision"] == pytest.approx(score["mean_average_precision"])
+    assert other["radius"] == score["radius"]
+
+    rows = json.loads(succeed("evaluate", "-d", url, "--queries", 10, "--json").out)
+    assert rows["encoders"][0]["queries"] == 10
+    assert rows["encoders"][0]["database"] == 23
+    with connect(url) as db:
+        assert db.encoder().name == "phash64"
+
+
+def test_the_best_radius(indexed: tuple[str, Path]) -> None:
+    url, place = indexed
+    done = succeed("thresholds", "phash64", "-d", url, "--queries", place / "test")
+    assert done.out.count("best") == 1
+    found = json.loads(succeed("thresholds", "-d", url, "--queries", place / "test", "--json").out)[
+        0
+    ]
+    assert found["encoder"] == "phash64"
+    assert found["f1"][found["best"]] == max(found["f1"])
+    data = json.loads(succeed("thresholds", "phash64", "--data", place, "--json").out)[0]
+    assert data["f1"] == found["f1"]
+
+
+def test_the_health_of_stored_codes(indexed: tuple[str, Path]) -> None:
+    url, _ = indexed
+    assert "24 distinct codes" in succeed("encoders", "health", "-d", url).out
+    found = json.loads(succeed("encoders", "health", "phash64", "-d", url, "--json").out)
+    assert (found["images"], found["bits"]) == (24, 64)
+
+
+def test_from_coarse_to_fine(database_url: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    place = photos(tmp_path / "a", [f"{name}/{n}.png" for name in CLASSES for n in range(8)])
+    file = tmp_path / "codes.npz"
+    succeed("encode", place, "-e", "phash64", "--labels", "folder", "-o", file)
+    items = read_npz(file)
+    features = random.standard_normal((len(items), 8)).astype(np.float32)
+    write_npz(file, type(items)(**(vars(items) | {"features": features})))
+    succeed("load", file, "-d", database_url)
+    options = ("-d", database_url, "--queries", 6, "--stage", "fine", "--pools", "5,20")
+    done = succeed("evaluate", *options, "--plots", tmp_path / "plots")
+    assert [line.split()[0] for line in done.out.splitlines() if " ms" not in line and line.strip()]
+    assert done.out.count("fine") == 2
+    assert (tmp_path / "plots" / "pools-phash64.png").stat().st_size > 10_000
+    found = json.loads(succeed("evaluate", *options, "--json").out)
+    assert [one["pool"] for one in found["stages"]] == [None, 5, 20, None]
+    assert found["stages"][-1]["recall_at_10"] == 1
+
+
+def test_methods_are_fitted_on_the_training_images(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import save_file
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    weights = tmp_path / "mobilenet.safetensors"
+    save_file(mobilenet_v2().state_dict(), weights)
+    place = folder(tmp_path / "photos")
+    options = ("--data", place, "--weights", weights, "--input-size", 32)
+    done = succeed("evaluate", "itq8", "lsh16", *options, "--protocol", "unseen", "--json")
+    found = json.loads(done.out)
+    assert found["protocol"] == "unseen"
+    names = [one["name"] for one in found["encoders"]]
+    assert names == ["itq8", "lsh16"]
+    beside = [[base["name"] for base in one["baselines"]] for one in found["encoders"]]
+    assert beside[0] == ["cosine of mobilenet_v2 features"]
+    assert beside[1][0] == "cosine of mobilenet_v2 features"
+    assert found["encoders"][0]["queries"] == 6, "two classes are unseen"
+    held = json.loads(succeed("evaluate", "lsh16", *options, "--validation", "--json").out)
+    assert held["note"].startswith("held out")
+    assert held["queries"] + held["train"] == 24
+
+
+def test_wrong_use_is_answered_with_the_cure(indexed: tuple[str, Path], tmp_path: Path) -> None:
+    url, place = indexed
+    for arguments, code, cure in (
+        (("--data", place), 2, "Name an encoder"),
+        (("phash64", "--data", place, "--protocol", "half"), 2, "cvprw15"),
+        (("phash64", "--data", place, "--stage", "fine"), 2, "leave --data out"),
+        (("phash64", "--data", tmp_path / "none"), 2, "no file or folder"),
+        (("-d", url, "--queries", tmp_path / "none"), 2, "--queries is a folder"),
+        (("-d", url, "--stage", "fine"), 2, "no features"),
+        (("-d", url, "--stage", "fine", "--pools", "many"), 2, "--pools is a list"),
+        (("other", "-d", url), 1, "no encoder 'other'"),
+    ):
+        done = run("evaluate", *arguments)
+        assert (done.code, cure in done.err) == (code, True), done

@@ -1,0 +1,271 @@
+"""Evaluations of rankings; and the live table, which gives the same numbers as memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import psycopg
+import pytest
+from numpy.typing import NDArray
+
+from retrieval_db import codes, evaluation, health, loading, query_sets, ties
+from retrieval_db.database import Connection
+from retrieval_db.encoders import StoredEncoder, find
+from retrieval_db.errors import UsageError
+from retrieval_db.interchange import CodeSet
+from retrieval_db.metrics import average_precision
+from retrieval_db.query_sets import QuerySet
+from retrieval_db.ties import Ties
+from tests.example import code_set, random_codes
+
+BITS = 24
+
+
+def labelled(kind: str, rows: int, encoder: str = "example", seed: int = 0) -> CodeSet:
+    """Codes with labels, some of them missing, and contents, some of them equal."""
+    items = code_set(random_codes(kind, rows, BITS, seed), BITS, encoder)
+    assert items.labels is not None
+    labels = [None if row % 11 == 5 else label for row, label in enumerate(items.labels)]
+    hashes = np.zeros((rows, 32), dtype=np.uint8)
+    hashes[:, 0] = np.arange(rows) % 37
+    hashes[:, 1] = np.arange(rows) // 60
+    return replace(items, labels=labels, content_sha256=hashes)
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def filled(connection: Connection) -> tuple[CodeSet, StoredEncoder]:
+    """The codes of two encoders in one table; the first one is evaluated."""
+    items = labelled("clustered", 150)
+    loading.load(connection, items)
+    loading.load(connection, labelled("uniform", 50, "other", seed=1))
+    return items, find(connection, "example")
+
+
+def in_memory(asked: CodeSet, items: CodeSet, *, own: bool) -> Ties:
+    """The same rankings with NumPy; `own` if the queries are rows of the table."""
+    assert asked.labels is not None
+    assert items.labels is not None
+    assert asked.content_sha256 is not None
+    assert items.content_sha256 is not None
+    left_out = query_sets.same_content(
+        [row.tobytes() for row in asked.content_sha256],
+        [row.tobytes() for row in items.content_sha256],
+    )
+    if own:
+        rows = [items.paths.index(path) for path in asked.paths]
+        left_out = [np.union1d(gone, [row]) for gone, row in zip(left_out, rows, strict=True)]
+    return ties.by_label(
+        asked.codes,
+        items.codes,
+        BITS,
+        [label or "" for label in asked.labels],
+        [label or "" for label in items.labels],
+        left_out=left_out,
+    )
+
+
+def test_the_live_table_ranks_as_memory_does(
+    connection: Connection, filled: tuple[CodeSet, StoredEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items, encoder = filled
+    monkeypatch.setattr(query_sets, "AT_ONCE", 7)
+    given = labelled("clustered", 40, seed=3)
+    asked = QuerySet.of(given)
+    assert len(asked) == 36
+    assert asked.left_out == {"without a label": 4}
+    table = query_sets.table_ties(connection, encoder, asked)
+    kept = given.take(np.flatnonzero([label is not None for label in given.labels or ()]))
+    memory = in_memory(kept, items, own=False)
+    assert np.array_equal(table.size, memory.size)
+    assert np.array_equal(table.relevant, memory.relevant)
+    assert memory.total.min() < 150, "rows of the query's content are left out"
+    for k in (None, 10, 1000):
+        scores = [evaluation.evaluate("x", one, k=k) for one in (table, memory)]
+        assert scores[0].as_dict() == scores[1].as_dict()
+
+
+def test_rows_of_the_table_leave_themselves_out(
+    connection: Connection, filled: tuple[CodeSet, StoredEncoder]
+) -> None:
+    items, encoder = filled
+    asked = query_sets.drawn(connection, encoder, 30, seed=4)
+    assert len(set(asked.ids)) == 30
+    again = query_sets.drawn(connection, encoder, 30, seed=4)
+    assert asked.ids == again.ids
+    assert asked.ids != query_sets.drawn(connection, encoder, 30, seed=5).ids
+    found = connection.execute(
+        "SELECT id, path FROM images WHERE id = ANY (%s)", [list(asked.ids)]
+    ).fetchall()
+    paths: dict[int, str] = dict(found)
+    rows = np.array([items.paths.index(paths[number]) for number in asked.ids if number])
+    memory = in_memory(items.take(rows), items, own=True)
+    table = query_sets.table_ties(connection, encoder, asked)
+    assert np.array_equal(table.size, memory.size)
+    assert np.array_equal(table.relevant, memory.relevant)
+    own = query_sets.own_rows(connection, encoder, asked)
+    assert [len(one) for one in own] == (150 - table.total).tolist()
+    assert all(number in one for number, one in zip(asked.ids, own, strict=True))
+    assert len(query_sets.drawn(connection, encoder, 1000)) == 136, "those with a label"
+
+
+def test_queries_that_were_trained_on_are_left_out(
+    connection: Connection, filled: tuple[CodeSet, StoredEncoder]
+) -> None:
+    items, encoder = filled
+    assert items.content_sha256 is not None
+    asked = query_sets.drawn(connection, encoder, 50, seed=1)
+    training = items.content_sha256[:75]
+    for hashes in (training, training[:, :8]):
+        unseen = asked.unseen(hashes)
+        assert unseen.left_out == {"the encoder was trained on": 50 - len(unseen)}
+        assert 0 < len(unseen) < 50
+        known = {row.tobytes() for row in training}
+        assert not known & set(unseen.content_sha256)
+    assert len(asked.unseen(None)) == 50
+    with pytest.raises(UsageError, match="trained on every one"):
+        asked.unseen(items.content_sha256)
+
+
+def test_without_labels_nothing_is_relevant(connection: Connection) -> None:
+    items = replace(labelled("uniform", 9), labels=None)
+    loading.load(connection, items)
+    with pytest.raises(UsageError, match="--labels folder"):
+        query_sets.drawn(connection, find(connection, "example"), 5)
+    with pytest.raises(UsageError, match="no labels"):
+        QuerySet.of(items)
+
+
+def test_every_number_of_an_evaluation() -> None:
+    random = np.random.default_rng(0)
+    far, labels = random.integers(0, 9, (6, 40)), random.integers(0, 4, 40)
+    wanted = np.array([0, 1, 2, 3, 7, 0])
+    relevant = labels == wanted[:, None]
+    rankings = [Ties.of(row, good) for row, good in zip(far, relevant, strict=True)]
+    found = evaluation.evaluate("made", rankings, k=10, hamming=False)
+    for denominator, value in (
+        ("relevant", found.mean_average_precision),
+        ("found", found.mean_average_precision_found),
+    ):
+        each = [
+            average_precision(row, good, 10, denominator=denominator)  # type: ignore[arg-type]
+            for row, good in zip(far, relevant, strict=True)
+        ]
+        assert value == pytest.approx(np.mean(each))
+    assert (found.queries, found.database, found.k, found.clipped) == (6, 40, 10, None)
+    assert found.without_relevant == 1
+    assert found.radius is None
+    assert found.precision_at.ranks.tolist() == list(range(1, 11))
+    assert found.precision_at.at(11) is None
+    json.dumps(found.as_dict())
+
+
+def test_k_beyond_the_database_is_clipped_and_said() -> None:
+    ranking = Ties.of([0, 1, 2], [True, False, True])
+    assert evaluation.evaluate("made", ranking, k=1000, hamming=False).clipped == 1000
+    assert evaluation.evaluate("made", ranking, k=3, hamming=False).clipped is None
+    whole = evaluation.evaluate("made", ranking, hamming=False)
+    assert (whole.k, whole.clipped) == (3, None)
+
+
+def test_nothing_to_evaluate_is_refused() -> None:
+    empty = Ties(np.zeros((0, 5), dtype=np.int64), np.zeros((0, 5), dtype=np.int64))
+    with pytest.raises(UsageError, match="empty"):
+        evaluation.evaluate("made", Ties(np.zeros((1, 5), np.int64), np.zeros((1, 5), np.int64)))
+    nothings: list[Ties | list[Ties]] = [empty, []]
+    for nothing in nothings:
+        with pytest.raises(UsageError, match="no query"):
+            evaluation.evaluate("made", nothing)
+
+
+def test_the_predicted_label_scores_its_accuracy() -> None:
+    database = np.repeat(np.arange(5), 20)
+    wanted = np.array([0, 1, 2, 3, 4, 0, 1, 2])
+    predicted = wanted.copy()
+    predicted[:2] = [3, -1]
+    ranking = evaluation.by_prediction(predicted, wanted, database)
+    found = evaluation.evaluate("label", ranking, k=20, hamming=False)
+    assert found.precision_at.at(20) == pytest.approx((6 + 20 / 80 * 0 + 20 / 100) / 8)
+    right = evaluation.by_prediction(predicted[2:], wanted[2:], database)
+    assert evaluation.evaluate("label", right, k=20).mean_average_precision == pytest.approx(1)
+
+
+def test_cosine_ranks_by_the_angle() -> None:
+    features = np.array([[1, 0], [10, 1], [0, 3], [-1, 0]], dtype=np.float32)
+    ranking = evaluation.by_cosine(np.array([[2.0, 0.1]]), features, [1], [1, 0, 1, 0])
+    found = evaluation.evaluate("cosine", ranking, hamming=False)
+    # The order is 1 (irrelevant), 0 (relevant), 2 (relevant), 3.
+    assert found.mean_average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def healthy(rows: int, bits: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 2, (rows, bits), dtype=np.uint8)
+
+
+def test_health_of_random_codes() -> None:
+    bits = healthy(4000, 32)
+    found = health.of_codes(np.packbits(bits, axis=1), 32)
+    assert found.verdict == "healthy"
+    assert found.findings == ()
+    assert found.mean == pytest.approx(bits.mean(axis=0))
+    assert found.correlation == pytest.approx(np.corrcoef(bits.T), abs=1e-9)
+    assert found.entropy.min() > 0.99
+    assert 31 < found.effective_bits <= 32
+    values, counts = np.unique(np.packbits(bits, axis=1), axis=0, return_counts=True)
+    assert (found.distinct, found.largest_group) == (len(values), counts.max())
+    halves = [
+        np.unique(np.packbits(bits[:, s], axis=1), axis=0, return_counts=True)[1].max()
+        for s in (slice(0, 16), slice(16, 32))
+    ]
+    assert found.largest_bucket == max(halves)
+
+
+def test_bits_that_say_nothing_are_named() -> None:
+    bits = healthy(3000, 32)
+    bits[:, 3] = 1
+    bits[:, 7] = np.arange(3000) < 20
+    bits[:, 11] = 1 - bits[:, 10]
+    bits[:, 12] = bits[:, 13]
+    found = health.of_codes(np.packbits(bits, axis=1), 32)
+    assert found.verdict == "weak"
+    assert found.findings[0].endswith("of the images: 2 of 32.")
+    assert "0.95): 2 of 32;" in found.findings[1]
+    assert found.entropy[3] == 0
+    assert found.correlation[3, 5] == 0
+    assert found.correlation[10, 11] == pytest.approx(-1)
+
+
+def test_a_collapsed_encoder_is_called_that() -> None:
+    bits = np.repeat(healthy(1, 32), 1000, axis=0)
+    bits[:10] = healthy(10, 32)
+    found = health.of_codes(np.packbits(bits, axis=1), 32)
+    assert found.verdict == "collapsed"
+    assert "99% of the images share one code." in found.findings
+    assert found.effective_bits < 1
+    one_bit = np.repeat(healthy(500, 1), 16, axis=1)
+    assert health.of_codes(np.packbits(one_bit, axis=1), 16).verdict == "collapsed"
+    with pytest.raises(UsageError, match="no codes"):
+        health.of_codes(np.empty((0, 2), dtype=np.uint8), 16)
+
+
+def test_health_over_the_table(
+    connection: Connection,
+    filled: tuple[CodeSet, StoredEncoder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items, encoder = filled
+    monkeypatch.setattr(health, "BLOCK", 16)
+    table = health.of_table(connection, encoder)
+    memory = health.of_codes(items.codes, BITS, table.chunks)
+    assert table.as_dict() == pytest.approx(memory.as_dict())
+    assert sum(table.chunks) == BITS
+    assert table.images == 150
+    assert codes.unpack(items.codes, BITS).mean(axis=0) == pytest.approx(table.mean)
