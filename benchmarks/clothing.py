@@ -1,6 +1,8 @@
 """Retrieval of clothing photos by frozen features: float search beside codes, and their pools.
 
-    python -m benchmarks.clothing
+    python -m benchmarks.clothing [--database URL | --tables]
+
+--tables only writes the tables of docs/evaluation.md anew, from the result file.
 
 Database and training set: the 3,068 photos of `train`; queries: the 341 of `validation`. The
 features are those of mobilenet_v2 with the weights in the data folder, computed once and kept in
@@ -10,9 +12,10 @@ is drawn. Labels, the photos' folders, are used for nothing but the score.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 from collections.abc import Callable
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -20,7 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import study
-from retrieval_db import codes, evaluation, metrics, ties
+from benchmarks.search_tables import table
+from retrieval_db import CodeSet, codes, connect, evaluation, metrics, stages, ties
+from retrieval_db.client import Database
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoder import create
 from retrieval_db.encoder.datasets import Dataset, open_data
@@ -28,8 +33,17 @@ from retrieval_db.encoder.files import home_folder, write_atomically
 from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.outputs import respond
+from retrieval_db.query_sets import QuerySet
 
+NAME = "clothing"
+PAGE = study.ROOT / "docs" / "evaluation.md"
+BEGIN = "<!-- written by python -m benchmarks.clothing -->"
+END = "<!-- end of what it writes -->"
+
+WEIGHTS = "mobilenet_v2_imagenet.safetensors"
 INPUT_SIZE = 225
+STORED = "benchmark-clothing"
+TABLE_POOLS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
 POOLS = (20, 50, 100, 200, 400)
 NEIGHBOURS = 10
@@ -44,7 +58,7 @@ METHODS: dict[str, tuple[Fit, tuple[int, ...]]] = {
 
 def features(data: Dataset) -> NDArray[np.float32]:
     """Of every photo, float32 [N, D]; computed by the first run."""
-    weights = study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors"
+    weights = study.data_dir() / "backbones" / WEIGHTS
     network = create("itq128", weights=weights, input_size=INPUT_SIZE, mean=0.5, std=0.5)
     assert isinstance(network, NetworkEncoder)
     listed = "\n".join(data.images.path(row) for row in range(len(data)))
@@ -117,7 +131,99 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(mean(values), 4), "sd": round(stdev(values), 4)}
 
 
-def main() -> None:
+def over_table(
+    db: Database,
+    x: NDArray[np.float32],
+    train: NDArray[np.int64],
+    query: NDArray[np.int64],
+    data: Dataset,
+) -> list[dict[str, Any]]:
+    """Coarse, fine and exhaustive search of the live table, with itq128."""
+    packed = codes.binarize(fit_itq(x[train], 128, SEEDS[0])(x))
+
+    def items(rows: NDArray[np.int64]) -> CodeSet:
+        return CodeSet(
+            packed[rows],
+            128,
+            paths=[str(row) for row in rows],
+            labels=[data.label_name(row) for row in rows.tolist()],
+            features=x[rows],
+            encoder=STORED,
+        )
+
+    db.load(items(train))
+    try:
+        with progress_bar("Searching the table", len(query)) as advance:
+            found = stages.compare(
+                db.connection,
+                db.encoder(STORED),
+                QuerySet.of(items(query)),
+                pools=TABLE_POOLS,
+                progress=advance,
+            )
+    finally:
+        db.remove_encoder(STORED)
+    return [score.as_dict() for score in found]
+
+
+def tables(figures: dict[str, Any]) -> list[str]:
+    """The tables of the page."""
+
+    def shown(value: Any) -> str:
+        return (
+            f"{value['mean']:.3f} ± {value['sd']:.3f}"
+            if isinstance(value, dict)
+            else f"{value:.3f}"
+        )
+
+    each = [
+        (name, *(shown(found[key]) for key in ("map", "precision_at_10")))
+        for name, found in figures.items()
+        if isinstance(found, dict) and "map" in found
+    ]
+    pools = [
+        (
+            pool,
+            *(shown(found[key]) for key in ("recall_at_10", "with_ties")),
+            f"{found['size_median']['mean']:.0f} (p95 {found['size_p95']['mean']:.0f})",
+        )
+        for pool, found in figures["itq128"]["pools"].items()
+    ]
+    live = [
+        (
+            one["stage"] + (f", pool {one['pool']}" if one["pool"] else ""),
+            f"{one['recall_at_10']:.3f}",
+            f"{one['recall_at_100']:.3f}",
+            f"{one['mean_average_precision']:.3f}",
+            f"{one['milliseconds_median']:.1f}",
+        )
+        for one in figures["live table, itq128"]
+    ]
+    return [
+        f"`{figures['command']}`, {figures['date']}, {figures['machine']['processor']}; "
+        f"{figures['database']:,} images, {figures['queries']} queries, seeds "
+        f"{', '.join(map(str, figures['seeds']))}.",
+        "",
+        *table(("", "mAP", "precision@10"), each),
+        *table(("itq128, pool", "recall@10", "with its whole last tie", "then its size"), pools),
+        *table(("itq128 in PostgreSQL", "recall@10", "recall@100", "mAP@1000", "ms"), live),
+    ]
+
+
+def write_page(figures: dict[str, Any]) -> None:
+    """Write the tables between their markers in the page."""
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
+
+
+def replaced(page: str, figures: dict[str, Any]) -> str:
+    """The page with these figures in its tables."""
+    before, _, rest = page.partition(BEGIN + "\n")
+    _, _, after = rest.partition(END)
+    return "\n".join([before + BEGIN, "", *tables(figures), END]) + after
+
+
+def measured(database: str | None) -> dict[str, Any]:
+    """All figures."""
     data = open_data(str(study.data_dir() / "clothing"))
     train, query = data.splits["train"], data.splits["validation"]
     x = features(data)
@@ -129,17 +235,19 @@ def main() -> None:
         "database": len(train),
         "queries": len(query),
         "classes": len(data.classes),
-        "weights": Path("mobilenet_v2_imagenet.safetensors").name,
+        "weights": WEIGHTS,
         "seeds": list(SEEDS),
         "cosine": floats(x, train, query, data),
-        "cosine of centred features": floats(centred, train, query, data),
+        "cosine, centred": floats(centred, train, query, data),
     }
     for name, (fit, widths) in METHODS.items():
         for bits in widths:
             note(f"{name}{bits}")
             figures[f"{name}{bits}"] = hashed(fit, bits, x, near, train, query, data)
+    with connect(database, report=note) as db:
+        figures["live table, itq128"] = over_table(db, x, train, query, data)
     pools = figures["itq128"]["pools"]
-    best = figures["cosine of centred features"]["map"]
+    best = figures["cosine, centred"]["map"]
     figures["targets"] = {
         "itq128 recall@10, pool 100": {"target": 0.93, "reached": pools["100"]["recall_at_10"]},
         "itq128 recall@10, pool 200": {"target": 0.97, "reached": pools["200"]["recall_at_10"]},
@@ -148,7 +256,18 @@ def main() -> None:
             "reached": round(figures["itq128"]["map"]["mean"] / best, 4),
         },
     }
-    study.write("clothing", "python -m benchmarks.clothing", figures)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--database")
+    parser.add_argument("--tables", action="store_true", help="write the page, measure nothing")
+    given = parser.parse_args()
+    if not given.tables:
+        study.write(NAME, "python -m benchmarks.clothing", measured(given.database))
+    figures = json.loads((study.RESULTS / f"{NAME}.json").read_text())
+    write_page(figures)
     for name, found in figures["targets"].items():
         print(name, found)
 

@@ -123,9 +123,11 @@ def evaluate(
             stored = _stored(db, encoder)
             if stage is not EvaluatedStage.coarse:
                 sizes = _pools(pools) if stage is EvaluatedStage.fine else []
-                for one in stored:
-                    found = evaluating.compared(db, one, asking, sizes, k=rank, say=note)
-                    scores.stages(one.name, found, as_json=as_json, plots=plots)
+                found = {
+                    one.name: evaluating.compared(db, one, asking, sizes, k=rank, say=note)
+                    for one in stored
+                }
+                scores.stages(found, as_json=as_json, plots=plots)
                 return
             report = evaluating.over_table(db, stored, asking, k=rank, look=health, say=note)
         scores.report(report, as_json=as_json, plots=plots)
@@ -217,9 +219,12 @@ def health(
 ) -> None:
     """Look at the bits: balance, correlation, equal codes, buckets; and say if they collapsed."""
     with opened(database) as db:
-        for one in [db.encoder(name)] if name else db.encoders():
-            found = code_health.of_table(db.connection, one)
-            scores.health(one.name, found, as_json=as_json)
+        filled = [one for one, images in db.info().encoders if images]
+        found = {
+            one.name: code_health.of_table(db.connection, one)
+            for one in ([db.encoder(name)] if name else filled)
+        }
+    scores.healths(found, as_json=as_json)
 
 
 def _in_memory(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def report(found: Report, *, as_json: bool, plots: Path | None) -> None:
         for one in found.scored:
             _remarks(one.evaluation)
             if one.health is not None:
-                health(one.evaluation.name, one.health, as_json=False)
+                _health(one.evaluation.name, one.health)
     if plots is not None:
         _wrote(write_rankings(found.evaluations, plots / "rankings", found.title))
 
@@ -70,11 +70,55 @@ def thresholds(found: Report, *, as_json: bool) -> None:
         _remarks(one.evaluation)
 
 
-def health(name: str, found: Health, *, as_json: bool) -> None:
-    """Whether the bits of an encoder carry anything."""
+def healths(found: Mapping[str, Health], *, as_json: bool) -> None:
+    """Whether the bits of encoders carry anything."""
     if as_json:
-        print_json({"encoder": name, **found.as_dict()})
+        print_json([{"encoder": name, **one.as_dict()} for name, one in found.items()])
         return
+    for name, one in found.items():
+        _health(name, one)
+
+
+def stages(found: Mapping[str, Sequence[StageScore]], *, as_json: bool, plots: Path | None) -> None:
+    """Coarse, fine and exhaustive search side by side, for each encoder."""
+    if as_json:
+        print_json(
+            [
+                {"encoder": encoder, "stages": [one.as_dict() for one in every]}
+                for encoder, every in found.items()
+            ]
+        )
+    for encoder, every in found.items():
+        if not as_json:
+            _stages(encoder, every)
+        if plots is not None:
+            _wrote(
+                write_pools(every, plots / f"pools-{encoder}", f"From coarse to fine: {encoder}")
+            )
+
+
+def _stages(encoder: str, every: Sequence[StageScore]) -> None:
+    print(f"{encoder}: recall is of the exhaustive search by feature, mAP by label")
+    print_table(
+        ("stage", "pool", "pool size", "recall@10", "recall@100", f"mAP@{every[0].k}", "ms"),
+        [
+            (
+                one.stage,
+                one.pool or "",
+                ""
+                if one.pool_size_median is None
+                else f"{one.pool_size_median:.0f} (p95 {one.pool_size_p95:.0f})",
+                f"{one.recall_at_10:.4f}",
+                f"{one.recall_at_100:.4f}",
+                f"{one.mean_average_precision:.4f}",
+                f"{one.milliseconds_median:.1f} (p95 {one.milliseconds_p95:.1f})",
+            )
+            for one in every
+        ],
+    )
+
+
+def _health(name: str, found: Health) -> None:
     share = found.largest_group / found.images
     print(f"{name}: {found.verdict}")
     for sentence in found.findings:
@@ -95,33 +139,6 @@ def health(name: str, found: Health, *, as_json: bool) -> None:
     widths = sorted(set(found.chunks))
     chunks = f"{len(found.chunks)} chunks of {' or '.join(map(str, widths))} bits"
     print(f"  largest bucket: {found.largest_bucket:,} images ({chunks})")
-
-
-def stages(encoder: str, found: Sequence[StageScore], *, as_json: bool, plots: Path | None) -> None:
-    """Coarse, fine and exhaustive search side by side."""
-    if as_json:
-        print_json({"encoder": encoder, "stages": [one.as_dict() for one in found]})
-    else:
-        print(f"{encoder}: recall is of the exhaustive search by feature, mAP by label")
-        print_table(
-            ("stage", "pool", "pool size", "recall@10", "recall@100", f"mAP@{found[0].k}", "ms"),
-            [
-                (
-                    one.stage,
-                    one.pool or "",
-                    ""
-                    if one.pool_size_median is None
-                    else f"{one.pool_size_median:.0f} (p95 {one.pool_size_p95:.0f})",
-                    f"{one.recall_at_10:.4f}",
-                    f"{one.recall_at_100:.4f}",
-                    f"{one.mean_average_precision:.4f}",
-                    f"{one.milliseconds_median:.1f} (p95 {one.milliseconds_p95:.1f})",
-                )
-                for one in found
-            ],
-        )
-    if plots is not None:
-        _wrote(write_pools(found, plots / f"pools-{encoder}", f"From coarse to fine: {encoder}"))
 
 
 def _plain(one: Scored) -> dict[str, Any]:

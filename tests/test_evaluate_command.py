@@ -84,7 +84,7 @@ def test_the_best_radius(indexed: tuple[str, Path]) -> None:
 def test_the_health_of_stored_codes(indexed: tuple[str, Path]) -> None:
     url, _ = indexed
     assert "24 distinct codes" in succeed("encoders", "health", "-d", url).out
-    found = json.loads(succeed("encoders", "health", "phash64", "-d", url, "--json").out)
+    found = json.loads(succeed("encoders", "health", "phash64", "-d", url, "--json").out)[0]
     assert (found["images"], found["bits"]) == (24, 64)
 
 
@@ -102,7 +102,7 @@ def test_from_coarse_to_fine(database_url: str, tmp_path: Path) -> None:
     assert [line.split()[0] for line in done.out.splitlines() if " ms" not in line and line.strip()]
     assert done.out.count("fine") == 2
     assert (tmp_path / "plots" / "pools-phash64.png").stat().st_size > 10_000
-    found = json.loads(succeed("evaluate", *options, "--json").out)
+    found = json.loads(succeed("evaluate", *options, "--json").out)[0]
     assert [one["pool"] for one in found["stages"]] == [None, 5, 20, None]
     assert found["stages"][-1]["recall_at_10"] == 1
 

@@ -17,11 +17,12 @@ WHERE image.encoder_id = %(encoder)s
 GROUP BY query.number, distance
 
 -- name: drawn
--- Labelled rows in an order that the seed decides.
+-- Labelled rows in an order that the seed decides, and the paths: encoders of the same images are
+-- asked with the same ones.
 SELECT id, code_1, code_2, code_3, code_4, label, content_sha256
 FROM images
 WHERE encoder_id = %(encoder)s AND label IS NOT NULL
-ORDER BY hashint8extended(id, %(seed)s), id
+ORDER BY hashtextextended(path, %(seed)s), id
 LIMIT %(count)s
 
 -- name: features_of
