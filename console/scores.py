@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,9 @@ def stages(found: Mapping[str, Sequence[StageScore]], *, as_json: bool, plots: P
         if not as_json:
             _stages(encoder, every)
         if plots is not None:
-            _wrote(
-                write_pools(every, plots / f"pools-{encoder}", f"From coarse to fine: {encoder}")
-            )
+            # A name may hold what a file name may not.
+            stem = "pools-" + re.sub(r"[^\w.-]", "_", encoder)
+            _wrote(write_pools(every, plots / stem, f"From coarse to fine: {encoder}"))
 
 
 def _stages(encoder: str, every: Sequence[StageScore]) -> None:
