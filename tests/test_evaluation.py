@@ -265,7 +265,9 @@ def test_health_over_the_table(
     monkeypatch.setattr(health, "BLOCK", 16)
     table = health.of_table(connection, encoder)
     memory = health.of_codes(items.codes, BITS, table.chunks)
-    assert table.as_dict() == pytest.approx(memory.as_dict())
+    for key, value in memory.as_dict().items():
+        same = value if key in ("verdict", "findings") else pytest.approx(value)
+        assert table.as_dict()[key] == same, key
     assert sum(table.chunks) == BITS
     assert table.images == 150
     assert codes.unpack(items.codes, BITS).mean(axis=0) == pytest.approx(table.mean)
