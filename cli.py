@@ -46,6 +46,7 @@ from retrieval_db.console.options import (
     NameOption,
     PhotosArgument,
     RootOption,
+    Source,
     Stage,
     StdOption,
     WeightsOption,
@@ -205,6 +206,9 @@ def search(
     metric: Annotated[Metric, typer.Option(help="Of the fine stage.")] = Metric.cosine,
     max_candidates: Annotated[int | None, typer.Option(help="A budget of rows.")] = None,
     max_ms: Annotated[float | None, typer.Option(help="A budget of time.")] = None,
+    source: Annotated[
+        Source, typer.Option(help="`memory` reads all codes once, then compares each of them.")
+    ] = Source.database,
     weights: WeightsOption = None,
     device: DeviceOption = Device.auto,
     explain: Annotated[bool, typer.Option(help="Show how each answer was found.")] = False,
@@ -249,6 +253,7 @@ def search(
             metric=metric.value,
             max_candidates=max_candidates,
             max_ms=max_ms,
+            source=source.value,
         )
         answering.show(
             answers,
@@ -373,9 +378,7 @@ def tune(
                     layouts.tune_statements(db.connection, stored.name, chosen, covering=covering)
                 )
             else:
-                reports.tuned(
-                    db.tune(stored.name, widths=chosen, covering=covering, report=note)
-                )
+                reports.tuned(db.tune(stored.name, widths=chosen, covering=covering, report=note))
 
 
 app.command()(formats_commands.legacy_view)

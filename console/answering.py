@@ -140,7 +140,8 @@ def explanation(answer: Answer) -> str:
     if result.plan is None:
         return "The coarse stage explains itself with --stage coarse."
     return (
-        f"plan {result.plan}; {result.shells} shells, {result.probes} probes, "
+        f"plan {result.plan} in {'memory' if result.source == 'memory' else 'the database'}; "
+        f"{result.shells} shells, {result.probes} probes, "
         f"{'unknown' if result.candidates is None else result.candidates} candidates; "
         f"guaranteed radius {result.guaranteed_radius}"
     )

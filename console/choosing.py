@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from retrieval_db import encoders, encoding
+from retrieval_db import encoders, encoding, flat
 from retrieval_db.client import Database, connect
 from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
@@ -233,6 +235,20 @@ def export(db: Database, name: str, out: Path) -> None:
         return
     with replacing(out) as temporary:
         temporary.write_bytes(weights)
+
+
+def flat_index(device: str) -> flat.Factory | None:
+    """What searches codes in memory on a device; None for what the library takes by itself.
+
+    `auto` does not load torch for this alone, which takes longer than most searches.
+    """
+    if device != "cuda" and (device != "auto" or "torch" not in sys.modules):
+        return None
+    from retrieval_db.encoder.flat import TorchIndex, has_cuda
+
+    if device == "auto" and not has_cuda():
+        return None
+    return partial(TorchIndex, device=device)
 
 
 def widths(text: str | None) -> list[int] | None:

@@ -26,6 +26,11 @@ class Stage(StrEnum):
     fine = "fine"
 
 
+class Source(StrEnum):
+    database = "database"
+    memory = "memory"
+
+
 class Metric(StrEnum):
     cosine = "cosine"
     l2 = "l2"

@@ -62,7 +62,9 @@ def answers(
     nothing = True
     for title, file, stored, query in queries(db, wanted, encoder, weights, device, say):
         nothing = False
-        result = search.search(db.connection, stored, query, **options)
+        if options["source"] == "memory":
+            in_memory(db, stored.name, device, say)
+        result = db.search(query, encoder=stored.name, **options)
         yield Answer(
             title,
             file,
@@ -75,6 +77,17 @@ def answers(
         )
     if nothing and wanted == Wanted():
         raise UsageError("Say what to look for: a photo, a folder, --id, --path or --code.")
+
+
+def in_memory(db: Database, encoder: str, device: str, say: Callable[[str], None]) -> None:
+    """Read the codes of an encoder, unless they are in memory already."""
+    held = db.memory_source(encoder)
+    if held.full_reads:
+        return
+    if (index := choosing.flat_index(device)) is not None:
+        held = db.memory_source(encoder, index=index)
+    held.refresh()
+    say(f"Read {len(held)} codes of {encoder} into memory; {held.index_name} compares them.")
 
 
 def queries(

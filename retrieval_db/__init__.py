@@ -7,6 +7,7 @@ from .errors import RetrievalError
 from .indexing import IndexReport
 from .interchange import CodeSet, read_npz, write_npz
 from .loading import LoadReport
+from .memory import MemorySource
 from .search import Hit, Query, SearchResult
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Hit",
     "IndexReport",
     "LoadReport",
+    "MemorySource",
     "Query",
     "RetrievalError",
     "SearchResult",

@@ -19,6 +19,7 @@ from . import (
     duplicates,
     encoders,
     exporting,
+    flat,
     indexing,
     layouts,
     legacy,
@@ -39,13 +40,15 @@ from .database import (
 from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
 from .encoding import Labels
+from .errors import UsageError
 from .exporting import ExportReport, Restriction
 from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
-from .search import Metric, Query, SearchResult, Stage
+from .memory import MemorySource
+from .search import Metric, Query, SearchResult, SearchSource, Stage
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -88,6 +91,7 @@ class Database(AbstractContextManager["Database"]):
     def __init__(self, target: Target, connection: Connection) -> None:
         self.target = target
         self.connection = connection
+        self._memory: dict[int, MemorySource] = {}
 
     def __exit__(
         self,
@@ -285,6 +289,7 @@ class Database(AbstractContextManager["Database"]):
         metric: Metric = "cosine",
         max_candidates: int | None = None,
         max_ms: float | None = None,
+        source: SearchSource = "database",
     ) -> SearchResult:
         """Find the images nearest to a code; see `search.search`.
 
@@ -292,7 +297,23 @@ class Database(AbstractContextManager["Database"]):
             query: hex digits, a bit string, four words, a packed code uint8 [ceil(L/8)], or
                 what `query_by_id`, `query_by_path` and `query_photo` return.
             encoder: whose codes; the only one by default.
+            source: `memory` gives the same answer from codes that it reads once and then keeps
+                in this object, see `memory_source`. It knows no budget.
         """
+        if source == "memory":
+            _refuse_budget(max_candidates, max_ms)
+            held = self.memory_source(encoder)
+            return held.search(
+                as_query(query, held.encoder.bits),
+                k=k,
+                radius=radius,
+                labels=labels,
+                metadata=metadata,
+                stage=stage,
+                pool=pool,
+                pool_max=pool_max,
+                metric=metric,
+            )
         stored = self.encoder(encoder)
         return search.search(
             self.connection,
@@ -320,8 +341,18 @@ class Database(AbstractContextManager["Database"]):
         labels: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
         max_candidates: int | None = None,
+        source: SearchSource = "database",
     ) -> BatchResult:
-        """Find the images nearest to each of many codes; see `batch.search_batch`."""
+        """Find the images nearest to each of many codes; see `batch.search_batch`.
+
+        Args:
+            source: `memory` as in `search`.
+        """
+        if source == "memory":
+            _refuse_budget(max_candidates, None)
+            return self.memory_source(encoder).search_batch(
+                packed, k=k, radius=radius, labels=labels, metadata=metadata
+            )
         return batch.search_batch(
             self.connection,
             self.encoder(encoder),
@@ -332,6 +363,22 @@ class Database(AbstractContextManager["Database"]):
             metadata=metadata,
             max_candidates=max_candidates,
         )
+
+    def memory_source(
+        self, encoder: str | None = None, *, index: flat.Factory | None = None
+    ) -> MemorySource:
+        """The codes of an encoder in memory, kept as long as this object; see `MemorySource`.
+
+        Args:
+            encoder: whose codes; the only one by default.
+            index: what searches them; another one than before takes its place.
+        """
+        stored = self.encoder(encoder)
+        held = self._memory.get(stored.id)
+        if held is None or index is not None:
+            held = self._memory[stored.id] = MemorySource(self.connection, stored, index=index)
+        held.encoder = stored
+        return held
 
     def near_duplicates(
         self,
@@ -385,6 +432,14 @@ def query_photo(path: Path | str, encoder: Encoder) -> Query:
     features, outputs = encoder.encode(image[None])
     words = codes.words_of(codes.binarize(outputs)[0], encoder.bits)
     return Query(words, None if features is None else features[0])
+
+
+def _refuse_budget(max_candidates: int | None, max_ms: float | None) -> None:
+    if max_candidates is not None or max_ms is not None:
+        raise UsageError(
+            "A budget (max_candidates, max_ms) is of the database's searches: in memory every "
+            "code is compared. Leave it out, or search with source 'database'."
+        )
 
 
 def as_query(query: QueryLike, bits: int) -> Query:

@@ -27,6 +27,7 @@ OURS = {
     "RD003": errors.UsageError,
     "RD004": errors.UnknownImage,
     "RD005": errors.TooManyPairs,
+    "RD006": errors.DatabaseError,
 }
 GONE = ("57P01", "57P02", "57P03", "08")
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -219,6 +220,29 @@ class Image(CoreBase):
         "code_1", "code_2", "code_3", "code_4", comparator_factory=CodeComparator
     )
     encoder: Mapped[EncoderRow] = relationship()
+
+
+class ImageChange(CoreBase):
+    """A statement that changed images of an encoder."""
+
+    __tablename__ = "image_changes"
+    __table_args__ = (
+        {"comment": "The newest changes of images: one row for each statement and encoder"},
+    )
+
+    transaction_id: Mapped[int] = mapped_column(
+        BigInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="of the changing transaction",
+    )
+    id: Mapped[uuid.UUID] = mapped_column(
+        primary_key=True, server_default=text("gen_random_uuid()")
+    )
+    encoder_id: Mapped[int | None] = mapped_column(comment="null: images of any encoder")
+    image_ids: Mapped[list[int] | None] = mapped_column(
+        ARRAY(BigInteger), comment="null: too many to list, or any"
+    )
 
 
 class ImageFeature(FeaturesBase):

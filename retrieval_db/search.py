@@ -21,6 +21,7 @@ SQL = queries("search")
 
 Stage = Literal["auto", "coarse", "fine"]
 Metric = Literal["cosine", "l2"]
+SearchSource = Literal["database", "memory"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class SearchResult:
         shells, probes, candidates: what the search cost; None in the fine stage.
         pool_size: rows that the fine stage ranked; None in the coarse stage.
         tie_whole: whether the pool holds the whole last tie; None in the coarse stage.
+        source: where the codes were compared: in the `database`, or in `memory`.
     """
 
     hits: tuple[Hit, ...]
@@ -73,6 +75,7 @@ class SearchResult:
     candidates: int | None = None
     pool_size: int | None = None
     tie_whole: bool | None = None
+    source: SearchSource = "database"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -131,11 +134,7 @@ def search(
         WrongWidth: the code does not fit the encoder, or the feature its dimension.
         MissingExtension: the fine stage without pgvector.
     """
-    if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
-        raise WrongWidth(
-            f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "
-            f"the query's has {len(query.feature)}."
-        )
+    check_feature(encoder, query)
     stage = choose_stage(connection, encoder, query, stage)
     parameters: dict[str, Any] = {
         "encoder": encoder.name,
@@ -163,6 +162,19 @@ def vector_text(query: Query) -> str:
     """The query's feature as pgvector reads it."""
     assert query.feature is not None
     return "[" + ",".join(map(repr, query.feature.astype(float).tolist())) + "]"
+
+
+def check_feature(encoder: StoredEncoder, query: Query) -> None:
+    """Refuse a query whose feature cannot be compared with the encoder's.
+
+    Raises:
+        WrongWidth: it has another dimension.
+    """
+    if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
+        raise WrongWidth(
+            f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "
+            f"the query's has {len(query.feature)}."
+        )
 
 
 def choose_stage(

@@ -323,6 +323,22 @@ class TestFormats:
         outcome = command.succeed("info", "-d", database_url)
         assert all(len(line) < 200 for line in outcome.out.splitlines())
 
+    def test_the_source(self, shared: tuple[str, Path]) -> None:
+        url, folder = shared
+        asked = (folder / "hats", "--id", 3, "--label", "shoes", "-k", 3, "-d", url)
+        found = {source: answers(*asked, "--source", source) for source in ("database", "memory")}
+        for source, given in found.items():
+            assert {answer["source"] for answer in given} == {source}
+        hits = [[answer["hits"] for answer in given] for given in found.values()]
+        assert len(hits[0]) == 5
+        assert hits[0] == hits[1]
+        outcome = command.succeed("search", "--id", 3, "--source", "memory", "--explain", "-d", url)
+        assert "plan scan in memory" in outcome.out
+        assert outcome.err.count("Read 8 codes of phash64 into memory; ") == 1
+        refused = command.run("search", "--id", 3, "--source", "memory", "--max-ms", 1, "-d", url)
+        assert refused.code == 2
+        assert "every code is compared" in refused.err
+
     def test_an_explanation(self, url: str) -> None:
         out = command.succeed("search", "--id", 1, "--explain").out
         assert "plan " in out

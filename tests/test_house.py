@@ -112,6 +112,7 @@ def test_the_public_surface() -> None:
         "Hit",
         "IndexReport",
         "LoadReport",
+        "MemorySource",
         "Query",
         "RetrievalError",
         "SearchResult",
