@@ -22,11 +22,10 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from benchmarks import search, study, workloads
-from benchmarks.search import percentiles, timed
-from retrieval_db import codes, connect, flat, resident
+from benchmarks import databases, study, workloads
+from benchmarks.timing import percentiles, ratio, timed
+from retrieval_db import Query, codes, flat, resident
 from retrieval_db.client import Database
-from retrieval_db.console.screen import note
 from retrieval_db.memory import MemorySource
 
 BITS = 128
@@ -36,7 +35,6 @@ TRIGGERS = "ALTER TABLE images {} TRIGGER images_{}_noted"
 
 def scan(rows: int, queries: int) -> dict[str, Any]:
     """NumPy's and FAISS's brute force over the same codes."""
-    faiss.omp_set_num_threads(1)
     packed, asked = workloads.clustered(rows, queries)
     words = np.ascontiguousarray(in_words(packed).T)
     wanted = in_words(asked)
@@ -77,8 +75,8 @@ def scan(rows: int, queries: int) -> dict[str, Any]:
                 "milliseconds": {name: percentiles(values) for name, values in times.items()},
                 "numpy_filtered_to_a_tenth_milliseconds": percentiles(filtered),
                 "batch_of_100_milliseconds_each": batch,
-                "numpy_over_faiss_p50": round(middle["numpy"] / middle["faiss"], 2),
-                "ties_by_id_over_faiss_p50": round(middle["faiss_ties_by_id"] / middle["faiss"], 2),
+                "numpy_over_faiss_p50": ratio(middle["numpy"], middle["faiss"]),
+                "ties_by_id_over_faiss_p50": ratio(middle["faiss_ties_by_id"], middle["faiss"]),
                 "answers_that_differ": differing,
             }
         )
@@ -100,7 +98,7 @@ def sources(db: Database, rows: int, queries: int) -> dict[str, Any]:
     """Both sources on a table of so many rows."""
     packed, asked = workloads.clustered(rows, queries)
     name = f"memory-{rows}"
-    search.load(db, name, packed, BITS)
+    databases.load(db, name, packed, BITS)
     del packed
     db.connection.execute("SET max_parallel_workers_per_gather = 0")
     process = psutil.Process()
@@ -168,8 +166,6 @@ def sources(db: Database, rows: int, queries: int) -> dict[str, Any]:
 
 
 def memory(held: MemorySource, query: NDArray[np.uint8]) -> Any:
-    from retrieval_db import Query
-
     # As `Database.search` does, which looks its encoder up first.
     return held.search(Query(codes.words_of(query, BITS)))
 
@@ -186,7 +182,7 @@ def break_even(read: float, database: float, in_memory: float) -> int | None:
 def noting(db: Database, rounds: int) -> dict[str, Any]:
     """Statements of one, 20,000 and 200,000 rows, with the triggers and without, by turns."""
     name = "memory-noting"
-    search.load(db, name, workloads.clustered(1_000, 1)[0], BITS)
+    databases.load(db, name, workloads.clustered(1_000, 1)[0], BITS)
     encoder = db.encoder(name).id
     insert = (
         "INSERT INTO images (encoder_id, bits, code_1, code_2, code_3, code_4, path)"
@@ -214,7 +210,6 @@ def noting(db: Database, rounds: int) -> dict[str, Any]:
         db.connection.execute(
             "DELETE FROM images WHERE encoder_id = %s AND path ~ %s", [encoder, f"^{number} "]
         )
-    db.remove_encoder(name)
     return {
         "rounds": rounds,
         "milliseconds_p50": {
@@ -229,29 +224,27 @@ def noting(db: Database, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("part", choices=["scan", "sources", "noting"])
     parser.add_argument("--rows", type=int, nargs="*", default=[1_000_000])
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--database")
     given = parser.parse_args()
     started = time.perf_counter()
-    command = f"python -m benchmarks.memory {given.part}"
+    faiss.omp_set_num_threads(1)
     if given.part == "scan":
         figures = scan(given.rows[0], given.queries)
-        command += f" --rows {given.rows[0]}"
+    elif given.part == "noting":
+        with databases.fresh(given.database, "bench_memory") as db:
+            figures = noting(db, 7)
     else:
-        faiss.omp_set_num_threads(1)
-        with connect(given.database, report=note) as db:
-            if given.part == "noting":
-                figures = noting(db, 7)
-            else:
-                tables = [sources(db, rows, given.queries) for rows in given.rows]
-                figures = {"bits": BITS, "k": 10, "queries": given.queries, "tables": tables}
-                command += " --rows " + " ".join(map(str, given.rows))
-    figures["faiss"] = faiss.__version__
+        figures = {"bits": BITS, "k": 10, "queries": given.queries, "tables": []}
+        for rows in given.rows:
+            with databases.fresh(given.database, "bench_memory") as db:
+                figures["tables"].append(sources(db, rows, given.queries))
+    figures["versions"] = study.versions("faiss-cpu")
     figures["seconds_in_all"] = round(time.perf_counter() - started, 1)
-    study.write(f"memory-{given.part}", command, figures)
+    study.write(f"memory-{given.part}", study.command(), figures)
 
 
 if __name__ == "__main__":

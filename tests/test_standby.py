@@ -148,6 +148,25 @@ def test_a_standby_answers_in_python_and_on_the_command_line(pair: Pair) -> None
     assert "example/1.jpg" in outcome.out
 
 
+def test_codes_in_memory_follow_the_primary(pair: Pair) -> None:
+    """Also a transaction that was in progress: snapshots on a standby do not list it."""
+    query = pair.items.codes[7]
+    with (
+        retrieval_db.connect(pair.standby_reader_url) as db,
+        psycopg.connect(pair.writer_url) as writer,
+        example.connect(pair.writer_url) as other,
+    ):
+        writer.execute("UPDATE images SET label = 'rare' WHERE path = 'example/7.jpg'")
+        other.execute("UPDATE images SET label = 'rare' WHERE path = 'example/8.jpg'")
+        for paths in (["example/8.jpg"], ["example/7.jpg", "example/8.jpg"]):
+            pair.standby.catch_up()
+            found = db.search(query, labels=["rare"], source="memory")
+            assert [hit.path for hit in found.hits] == paths
+            assert found.hits == db.search(query, labels=["rare"]).hits
+            writer.commit()
+        assert (db.memory_source().full_reads, db.memory_source().partial_reads) == (1, 1)
+
+
 def test_a_standby_says_that_it_cannot_be_written_to(pair: Pair) -> None:
     with (
         retrieval_db.connect(pair.standby_url) as db,
