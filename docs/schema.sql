@@ -211,6 +211,74 @@ CREATE FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigin
 
 COMMENT ON FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 bigint, code_1 bigint, code_2 bigint, code_3 bigint, code_4 bigint) IS 'hamming_distance under its MySQL-era name';
 
+CREATE FUNCTION public.image_changes_noted() RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+BEGIN
+    RETURN (SELECT count(*) FROM pg_trigger
+            WHERE tgrelid = 'images'::regclass AND tgenabled = 'A'
+              AND tgfoid = 'note_image_changes()'::regprocedure) = 5;
+END
+$$;
+
+CREATE FUNCTION public.image_changes_since(encoder integer, horizon jsonb) RETURNS TABLE(image_ids bigint[])
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+#variable_conflict use_column
+BEGIN
+    IF NOT image_changes_noted()
+       OR horizon -> 'tables' <> jsonb_build_array('images'::regclass::oid,
+                                                   'image_changes'::regclass::oid)
+       OR (SELECT count(*) FROM image_changes AS change
+           WHERE change.transaction_id = (horizon ->> 'transaction')::bigint
+             AND change.id IN (SELECT jsonb_array_elements_text(horizon -> 'own')::uuid))
+          < jsonb_array_length(horizon -> 'own') THEN
+        RETURN QUERY SELECT NULL::bigint[];
+    END IF;
+    RETURN QUERY
+    SELECT change.image_ids FROM image_changes AS change
+    WHERE change.transaction_id >= (horizon ->> 'settled')::bigint
+      AND (change.encoder_id = encoder OR change.encoder_id IS NULL)
+      AND change.id NOT IN (SELECT jsonb_array_elements_text(horizon -> 'seen')::uuid);
+END
+$$;
+
+COMMENT ON FUNCTION public.image_changes_since(encoder integer, horizon jsonb) IS 'ids of images that a copy with this horizon does not have as they are, a row for each change; null: it may be any. No row: the copy is up to date';
+
+CREATE FUNCTION public.image_horizon() RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $$
+DECLARE
+    settled bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    own bigint := pg_current_xact_id_if_assigned()::text::bigint;
+BEGIN
+    IF NOT image_changes_noted() THEN
+        RAISE EXCEPTION 'Changes of images are not noted: triggers on it are switched off.' USING
+            ERRCODE = 'RD006', HINT = 'Switch them on (ALTER TABLE images ENABLE ALWAYS TRIGGER '
+            'images_insert_noted, and so on), or search the database instead.';
+    END IF;
+    IF EXISTS (SELECT FROM pg_subscription_rel WHERE srrelid = 'images'::regclass) THEN
+        RAISE EXCEPTION 'The table images is replicated logically, which calls no triggers, so '
+            'that its changes are not noted.' USING
+            ERRCODE = 'RD006', HINT = 'Search the database instead.';
+    END IF;
+    RETURN (
+        SELECT jsonb_build_object(
+            'settled', settled,
+            'seen', coalesce(jsonb_agg(id), '[]'),
+            'transaction', own,
+            'own', coalesce(jsonb_agg(id) FILTER (WHERE transaction_id = own), '[]'),
+            'tables', jsonb_build_array('images'::regclass::oid, 'image_changes'::regclass::oid))
+        FROM image_changes WHERE transaction_id >= settled
+    );
+END
+$$;
+
+COMMENT ON FUNCTION public.image_horizon() IS 'what a copy of codes that is read after this call needs to ask image_changes_since';
+
 CREATE FUNCTION public.labelled_keys(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
@@ -466,7 +534,7 @@ $template$,
         '@schema@', quote_ident(current_schema())), '@id@', layout.id::text),
         '@bits@', layout.bits::text), '@chunks@', cardinality(layout.widths)::text),
         '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches),
-        '@met_price@', CASE WHEN layout.covering THEN '0.6' ELSE '2.5' END);
+        '@met_price@', CASE WHEN layout.covering THEN '1.5' ELSE '4' END);
 END
 $_$;
 
@@ -831,6 +899,40 @@ $_$;
 
 COMMENT ON FUNCTION public.near_duplicates(encoder text, radius integer, since timestamp with time zone, since_id bigint, max_pairs bigint) IS 'pairs of images within a radius, each once; since: with a row added at or after that time, since_id: after that row';
 
+CREATE FUNCTION public.note_image_changes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'public', 'pg_temp'
+    AS $$
+DECLARE
+    own bigint := pg_current_xact_id()::text::bigint;
+BEGIN
+    IF TG_ARGV[0] = 'anything' THEN
+        INSERT INTO image_changes (transaction_id) VALUES (own);
+    ELSIF (SELECT count(*) FROM (SELECT FROM changed LIMIT 257) AS few) <= 256 THEN
+        INSERT INTO image_changes (transaction_id, encoder_id, image_ids)
+        SELECT own, encoder_id, array_agg(id) FROM changed GROUP BY encoder_id;
+    ELSE
+        INSERT INTO image_changes (transaction_id, encoder_id)
+        SELECT DISTINCT own, encoder_id FROM changed;
+    END IF;
+    IF own % 1000 = 0 AND current_setting('transaction_isolation') = 'read committed'
+       AND pg_try_advisory_xact_lock(7216305922) THEN
+        WITH old AS (
+            DELETE FROM image_changes
+            WHERE transaction_id <= (SELECT transaction_id FROM image_changes
+                                     WHERE transaction_id <= own
+                                     ORDER BY transaction_id DESC OFFSET 10000 LIMIT 1)
+            RETURNING transaction_id
+        )
+        INSERT INTO image_changes (transaction_id)
+        SELECT max(transaction_id) FROM old HAVING count(*) > 0;
+        DELETE FROM image_changes
+        WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION public.packed_expressions(bits integer, word_name text) RETURNS text[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -1108,7 +1210,7 @@ DECLARE
     next_price float8;
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
-    met_price float8 := 0.6;   -- of a row that a probe meets
+    met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
@@ -1282,7 +1384,7 @@ DECLARE
     next_price float8;
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
-    met_price float8 := 0.6;   -- of a row that a probe meets
+    met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
@@ -1436,7 +1538,7 @@ $$;
 
 CREATE FUNCTION public.shell_price(probes double precision, met double precision, row_price double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (((60)::double precision + ((5)::double precision * probes)) + (row_price * met));
+    RETURN (((400)::double precision + ((4)::double precision * probes)) + (row_price * met));
 
 CREATE FUNCTION public.shells_price(shells integer, widths smallint[], flips integer[], probes double precision[], met double precision[], floor_rows double precision[], row_price double precision) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -1550,6 +1652,21 @@ ALTER TABLE public.encoders ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+CREATE TABLE public.image_changes (
+    transaction_id bigint NOT NULL,
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    encoder_id integer,
+    image_ids bigint[]
+);
+
+COMMENT ON TABLE public.image_changes IS 'The newest changes of images: one row for each statement and encoder';
+
+COMMENT ON COLUMN public.image_changes.transaction_id IS 'of the changing transaction';
+
+COMMENT ON COLUMN public.image_changes.encoder_id IS 'null: images of any encoder';
+
+COMMENT ON COLUMN public.image_changes.image_ids IS 'null: too many to list, or any';
+
 CREATE TABLE public.image_features (
     image_id bigint NOT NULL,
     feature public.halfvec NOT NULL
@@ -1633,6 +1750,9 @@ ALTER TABLE ONLY public.encoders
 ALTER TABLE ONLY public.encoders
     ADD CONSTRAINT encoders_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY public.image_changes
+    ADD CONSTRAINT image_changes_pkey PRIMARY KEY (transaction_id, id);
+
 ALTER TABLE ONLY public.image_features
     ADD CONSTRAINT image_features_pkey PRIMARY KEY (image_id);
 
@@ -1672,6 +1792,26 @@ CREATE INDEX images_encoder_id_label_idx ON public.images USING btree (encoder_i
 CREATE UNIQUE INDEX layouts_bits_key ON public.layouts USING btree (bits) WHERE (active AND (encoder_id IS NULL));
 
 CREATE UNIQUE INDEX layouts_encoder_id_key ON public.layouts USING btree (encoder_id) WHERE active;
+
+CREATE TRIGGER images_delete_noted AFTER DELETE ON public.images REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.note_image_changes();
+
+ALTER TABLE public.images ENABLE ALWAYS TRIGGER images_delete_noted;
+
+CREATE TRIGGER images_insert_noted AFTER INSERT ON public.images REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.note_image_changes();
+
+ALTER TABLE public.images ENABLE ALWAYS TRIGGER images_insert_noted;
+
+CREATE TRIGGER images_rekey_noted AFTER UPDATE OF id, encoder_id ON public.images FOR EACH STATEMENT EXECUTE FUNCTION public.note_image_changes('anything');
+
+ALTER TABLE public.images ENABLE ALWAYS TRIGGER images_rekey_noted;
+
+CREATE TRIGGER images_truncate_noted AFTER TRUNCATE ON public.images FOR EACH STATEMENT EXECUTE FUNCTION public.note_image_changes('anything');
+
+ALTER TABLE public.images ENABLE ALWAYS TRIGGER images_truncate_noted;
+
+CREATE TRIGGER images_update_noted AFTER UPDATE ON public.images REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION public.note_image_changes();
+
+ALTER TABLE public.images ENABLE ALWAYS TRIGGER images_update_noted;
 
 ALTER TABLE ONLY public.image_features
     ADD CONSTRAINT image_features_image_id_fkey FOREIGN KEY (image_id) REFERENCES public.images(id) ON DELETE CASCADE;
