@@ -105,7 +105,8 @@ def sources(db: Database, rows: int, queries: int) -> dict[str, Any]:
     held: dict[str, MemorySource] = {}
     figures: dict[str, Any] = {"rows": rows}
     encoder = db.encoder(name)
-    for kind, make in {"numpy": flat.NumPyIndex, "faiss": flat.FaissIndex}.items():
+    indexes: dict[str, flat.Factory] = {"numpy": flat.NumPyIndex, "faiss": flat.FaissIndex}
+    for kind, make in indexes.items():
         before = process.memory_info().rss
         held[kind] = MemorySource(db.connection, encoder, index=make)
         seconds = timed(held[kind].refresh)[0] / 1000

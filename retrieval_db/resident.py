@@ -56,7 +56,8 @@ class ResidentCodes:
         rows = np.searchsorted(self.ids, ids)
         inside = rows < len(self.ids)
         rows, ids = rows[inside], ids[inside]
-        return rows[self.ids[rows] == ids]
+        found: Rows = rows[self.ids[rows] == ids]
+        return found
 
 
 def empty(bits: int) -> ResidentCodes:

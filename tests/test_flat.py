@@ -15,7 +15,8 @@ INDEXES: list[flat.Factory] = [flat.NumPyIndex, flat.FaissIndex]
 def distances(words: flat.PackedWords, query: flat.PackedWords) -> flat.Rows:
     """By single bits: int64 [N]."""
     bits = np.unpackbits(np.ascontiguousarray(words.T ^ query).view(np.uint8), axis=1)
-    return bits.sum(axis=1, dtype=np.int64)
+    found: flat.Rows = bits.sum(axis=1, dtype=np.int64)
+    return found
 
 
 @settings(max_examples=60, deadline=None)

@@ -158,7 +158,7 @@ class TestFineStage:
             refused = []
             for source in ("database", "memory"):
                 with pytest.raises(UsageError) as caught:
-                    db.search(query, **options, source=source)  # type: ignore[arg-type]
+                    db.search(query, **options, source=source)
                 refused.append(str(caught.value))
             assert refused[0] == refused[1]
 
@@ -180,7 +180,7 @@ def test_wrong_queries_are_refused_in_the_same_words(db: Database) -> None:
         refused = []
         for source in ("database", "memory"):
             with pytest.raises(kind) as caught:
-                db.search(query, **options, source=source)  # type: ignore[arg-type]
+                db.search(query, **options, source=source)
             refused.append(str(caught.value).partition(" SELECT")[0])
         assert refused[0] == refused[1]
     with pytest.raises(UsageError, match="every code is compared"):
