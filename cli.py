@@ -27,6 +27,7 @@ from retrieval_db.console import (
     querying,
     reports,
     server_commands,
+    training_commands,
 )
 from retrieval_db.console import duplicates as near_duplicates
 from retrieval_db.console.answering import Format
@@ -70,6 +71,7 @@ app.add_typer(server_commands.commands, name="db")
 app.add_typer(encoder_commands.commands, name="encoders")
 app.command()(evaluation_commands.evaluate)
 app.command()(evaluation_commands.thresholds)
+app.command()(training_commands.train)
 
 
 # Photos in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -58,6 +59,18 @@ def command() -> str:
         elif not argument.startswith("--database="):
             kept.append(argument)
     return " ".join(["python -m", module.name if module else sys.argv[0], *kept])
+
+
+def commit() -> str:
+    """The commit of this checkout, short; `-dirty` where files were changed since."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
 
 
 def write(name: str, command: str, figures: dict[str, Any]) -> Path:

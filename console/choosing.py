@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # A head is fitted on at most this many photos, drawn with a fixed seed.
 FIT_ON = 20_000
 DEFAULT = "itq128"
+SUFFIX = ".safetensors"
 
 Say = Callable[[str], None]
 
@@ -77,8 +78,8 @@ def wanted_name(settings: Settings) -> str:
 
 
 def is_file(spec: str | None) -> bool:
-    """Whether `--encoder` names a file."""
-    return spec is not None and spec.endswith(".safetensors")
+    """Whether `--encoder` names a file, or an encoder in one: `FILE.safetensors:NAME`."""
+    return spec is not None and spec.partition(f"{SUFFIX}:")[0].removesuffix(SUFFIX) != spec
 
 
 def check_asked(stored: StoredEncoder, settings: Settings) -> None:
@@ -147,7 +148,11 @@ def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
     spec = settings.spec or DEFAULT
     if is_file(spec):
         return from_file(
-            Path(spec), settings.name, weights=settings.weights, device=settings.device
+            spec,
+            settings.name,
+            bits=settings.bits,
+            weights=settings.weights,
+            device=settings.device,
         )
     made = unfitted(settings)
     return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
@@ -171,13 +176,41 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
 
 
 def from_file(
-    file: Path, name: str | None, *, weights: Path | None = None, device: str = "auto"
+    spec: str,
+    name: str | None = None,
+    *,
+    bits: int | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
 ) -> Encoder:
-    """The encoder of a file, under its own or another name."""
+    """The encoder of a file, under its own or another name.
+
+    Args:
+        spec: FILE, or FILE:NAME where it holds several.
+        name: the other name.
+        bits: the code length, which may choose one of several.
+    """
     from retrieval_db.encoder import open_file
 
-    found = open_file(file, weights=weights, device=device)
+    file, own = in_file(spec)
+    found = open_file(file, name=own, bits=bits, weights=weights, device=device)
     return found if name is None else replace(found, name=name)
+
+
+def all_from_file(spec: str, *, weights: Path | None = None, device: str = "auto") -> list[Encoder]:
+    """Every encoder of a file; or the one that FILE:NAME names."""
+    from retrieval_db.encoder import open_all
+
+    file, own = in_file(spec)
+    if own is not None:
+        return [from_file(spec, weights=weights, device=device)]
+    return list(open_all(file, weights=weights, device=device))
+
+
+def in_file(spec: str) -> tuple[Path, str | None]:
+    """FILE:NAME in its parts."""
+    file, colon, own = spec.rpartition(f"{SUFFIX}:")
+    return (Path(file + SUFFIX), own) if colon else (Path(spec), None)
 
 
 def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -39,13 +38,18 @@ def candidates(
         UsageError, UnknownEncoder: it is none of these.
     """
     from retrieval_db.encoder.methods import parse_spec
+    from retrieval_db.encoder.names import SHIPPED
 
     weights, device = settings.weights, settings.device
     if choosing.is_file(name):
-        return [choosing.from_file(Path(name), None, weights=weights, device=device)]
+        if settings.bits is not None:
+            one = choosing.from_file(name, bits=settings.bits, weights=weights, device=device)
+            return [one]
+        return choosing.all_from_file(name, weights=weights, device=device)
     if not choosing.names_database(database):
         try:
-            parse_spec(name)
+            if name not in SHIPPED:
+                parse_spec(name)
         except UsageError:
             # No method: it must be the name of a stored encoder.
             pass
@@ -172,7 +176,7 @@ class Trial:
         network = cast("NetworkEncoder", encoder)
         # No classifier names a class that it has never seen.
         if self.split.protocol != "unseen":
-            yield from self._predicted(network, outputs, asked)
+            yield from self._predicted(network, shown, outputs, asked)
         if self.baselines:
             key = (network_key(encoder), asked.query.tobytes())
             if key not in self._cosines:
@@ -181,13 +185,21 @@ class Trial:
             yield from self._itq(network, shown, asked)
 
     def _predicted(
-        self, encoder: NetworkEncoder, outputs: NDArray[np.float32], asked: _Asked
+        self,
+        encoder: NetworkEncoder,
+        shown: Responses,
+        outputs: NDArray[np.float32],
+        asked: _Asked,
     ) -> Iterator[Evaluation]:
-        """The database ranked by the query's predicted label, where one can be predicted."""
+        """The database ranked by the query's predicted label, where one can be predicted: from
+        the code's outputs, or by the softmax on the same features."""
         try:
             names = encoder.predict(outputs[asked.query])
         except EncoderError:
-            return
+            try:
+                names = encoder.classify(shown.values[asked.query])
+            except EncoderError:
+                return
         number = {name: index for index, name in enumerate(self.data.classes)}
         predicted = np.array([number.get(name, -1) for name in names])
         ranking = evaluation.by_prediction(predicted, asked.query_labels, asked.database_labels)

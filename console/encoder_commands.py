@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from retrieval_db.errors import UsageError
+
 from . import choosing, evaluation_commands, reports
 from .options import (
     DatabaseOption,
@@ -41,16 +43,23 @@ commands.command("health")(evaluation_commands.health)
 
 @commands.command("add")
 def add(
-    file: Annotated[Path, typer.Argument(metavar="ENCODER.safetensors")],
+    file: Annotated[str, typer.Argument(metavar="ENCODER.safetensors[:NAME]")],
     database: DatabaseOption = None,
     weights: WeightsOption = None,
     name: NameOption = None,
 ) -> None:
-    """Store an encoder from its file."""
-    opened_file = choosing.from_file(file, name, weights=weights)
+    """Store the encoders of a file: all of them, or the one that is named."""
+    found = choosing.all_from_file(file, weights=weights)
+    if name is not None:
+        if len(found) > 1:
+            raise UsageError(
+                f"{file} holds {len(found)} encoders: --name is for one, as {file}:{found[0].name}."
+            )
+        found = [choosing.from_file(file, name, weights=weights)]
     with opened(database, writing=True) as db:
-        added = db.add_encoder(opened_file)
-    note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
+        for one in found:
+            added = db.add_encoder(one)
+            note(f"Stored the encoder {added.name!r}: {added.bits} bits, {added.fingerprint[:12]}…")
 
 
 @commands.command("export")

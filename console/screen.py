@@ -69,16 +69,31 @@ def progress_bar(title: str, total: int | None) -> Iterator[Callable[[int], None
 
     `total` is None where only the end will tell.
     """
-    columns = (
+    with Progress(*_columns(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda steps: progress.advance(task, steps)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int], Callable[[int], None]]]:
+    """Bars one after the other; yields what opens one: (title, total) → what advances it."""
+    with Progress(*_columns(), console=Console(stderr=True)) as progress:
+
+        def bar(title: str, total: int) -> Callable[[int], None]:
+            task = progress.add_task(title, total=total)
+            return lambda steps: progress.advance(task, steps)
+
+        yield bar
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(title, total=total)
-        yield lambda steps: progress.advance(task, steps)
 
 
 def size(number: int) -> str:

@@ -13,6 +13,7 @@ Importing it loads no torch, and neither do the perceptual hashes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 from . import checkpoint, phash
 from .files import write_atomically
 from .methods import METHODS, parse_spec
-from .names import BACKBONES, DEFAULT_BACKBONE, DEFAULT_METHOD
+from .names import BACKBONES, DEFAULT_BACKBONE, DEFAULT_METHOD, SHIPPED
 from .phash import PerceptualHash
 from .preprocess import Preprocess
 
@@ -37,12 +38,16 @@ __all__ = [
     "DEFAULT_BACKBONE",
     "DEFAULT_METHOD",
     "METHODS",
+    "SHIPPED",
     "PerceptualHash",
     "Preprocess",
     "create",
     "from_stored",
+    "open_all",
     "open_file",
+    "require_network",
     "save",
+    "save_all",
     "train_small",
 ]
 
@@ -65,7 +70,8 @@ def create(
     """Make a new encoder. Where `fitted` is False it needs `fit` before it can encode.
 
     Args:
-        spec: a method with or without its code length: `itq128`, `lsh64`, `phash256`.
+        spec: a method with or without its code length: `itq128`, `lsh64`, `phash256`; or an
+            encoder that comes with the program, one of `SHIPPED`.
         name: under which its codes are stored; method and L by default.
         backbone: one of `BACKBONES`.
         weights: a local file instead of torchvision's published weights; remembered by its
@@ -83,6 +89,12 @@ def create(
         FormatError: a file that does not hold weights of the backbone.
         MissingExtra: torch is not installed.
     """
+    if spec in SHIPPED:
+        if any(option is not None for option in (weights, input_size, mean, std)):
+            raise UsageError(
+                f"{spec} brings its own network: leave out the weights, input size, mean and std."
+            )
+        return _shipped(spec, name, bits, device)
     method, length = parse_spec(spec, bits)
     name = name or f"{method.name}{length}"
     if method.name == "phash":
@@ -92,7 +104,10 @@ def create(
             )
         return PerceptualHash(length, name)
     if method.fit is None:
-        raise UsageError(f"{method.name} is trained on labelled images, not made from a name.")
+        raise UsageError(
+            f"{method.name} learns from labels: `retrieval-db train --method {method.name}` makes "
+            "an encoder file, which --encoder takes."
+        )
     network = _network()
     loaded, preprocess = network.backbones.load(
         backbone, None if weights is None else Path(weights), cache_dir
@@ -108,6 +123,16 @@ def create(
         device=device,
     )
     return encoder
+
+
+def _shipped(
+    spec: str, name: str | None, bits: int | None, device: str
+) -> PerceptualHash | NetworkEncoder:
+    path = Path(__file__).parent / "shipped" / f"{SHIPPED[spec]}.safetensors"
+    found = open_file(path, name=spec, device=device)
+    if bits not in (None, found.bits):
+        raise UsageError(f"{spec} has {found.bits} bits, not {bits}.")
+    return found if name is None else replace(found, name=name)
 
 
 def from_stored(
@@ -157,24 +182,78 @@ def from_stored(
 def open_file(
     path: Path | str,
     *,
+    name: str | None = None,
+    bits: int | None = None,
     weights: Path | str | None = None,
     device: str = "auto",
     cache_dir: Path | None = None,
 ) -> PerceptualHash | NetworkEncoder:
-    """Read an encoder from a file that `save` wrote. Arguments and errors as `from_stored`.
+    """Read an encoder from a file that `save` or `save_all` wrote.
+
+    Args:
+        name, bits: which one, where the file holds several.
+        weights, device, cache_dir: as `from_stored`.
 
     Raises:
         FormatError: not an encoder file.
-        UsageError: it cannot be read.
+        UsageError: it cannot be read, or `name` and `bits` do not choose one of its encoders.
+        EncoderUnavailable: as `from_stored`.
     """
-    path = Path(path)
+    contents = _contents(Path(path))
+    chosen = [
+        content
+        for content in contents
+        if (name is None or content[0] == name) and (bits is None or content[1].get("bits") == bits)
+    ]
+    if len(chosen) != 1 and (len(contents) > 1 or not chosen):
+        names = ", ".join(content[0] for content in contents)
+        raise UsageError(
+            f"{path} holds the encoders {names}: name one, as {path}:{contents[0][0]}, or say "
+            f"--bits."
+            if len(contents) > 1
+            else f"{path} holds the encoder {names} of {contents[0][1].get('bits')} bits only."
+        )
+    return _opened(Path(path), chosen[0], weights, device, cache_dir)
+
+
+def open_all(
+    path: Path | str,
+    *,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+) -> list[PerceptualHash | NetworkEncoder]:
+    """Read all encoders of a file. Arguments and errors as `open_file`."""
+    return [
+        _opened(Path(path), content, weights, device, cache_dir)
+        for content in _contents(Path(path))
+    ]
+
+
+def _contents(path: Path) -> list[checkpoint.Content]:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"The encoder file {path} cannot be read: {error.strerror}.") from error
     try:
-        name, config, _ = checkpoint.unpack(data)
-        return from_stored(name, config, data, weights=weights, device=device, cache_dir=cache_dir)
+        return checkpoint.unpack_all(data)
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
+
+
+def _opened(
+    path: Path,
+    content: checkpoint.Content,
+    weights: Path | str | None,
+    device: str,
+    cache_dir: Path | None,
+) -> PerceptualHash | NetworkEncoder:
+    name, config, tensors = content
+    try:
+        artifact = checkpoint.pack(name, config, tensors)
+        return from_stored(
+            name, config, artifact, weights=weights, device=device, cache_dir=cache_dir
+        )
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
 
@@ -186,11 +265,22 @@ def save(encoder: Encoder, path: Path | str) -> None:
         EncoderUnavailable: it is not fitted.
         UsageError: the file cannot be written.
     """
-    data = encoder.artifact
-    if data is None:
-        if not isinstance(encoder, PerceptualHash):
-            raise EncoderUnavailable(f"Encoder {encoder.name!r} has no weights to save: fit it.")
-        data = checkpoint.pack(encoder.name, encoder.config, {})
+    save_all([encoder], path)
+
+
+def save_all(encoders: Sequence[Encoder], path: Path | str) -> None:
+    """Write several encoders to one file; what they share is in it once. Errors as `save`."""
+    contents = []
+    for encoder in encoders:
+        data = encoder.artifact
+        if data is None:
+            if not isinstance(encoder, PerceptualHash):
+                raise EncoderUnavailable(
+                    f"Encoder {encoder.name!r} has no weights to save: fit it."
+                )
+            data = checkpoint.pack(encoder.name, encoder.config, {})
+        contents.append(checkpoint.unpack(data))
+    data = checkpoint.pack_all(contents)
     try:
         write_atomically(Path(path), lambda file: file.write(data))
     except OSError as error:
@@ -208,10 +298,21 @@ def train_small(
     device: str = "auto",
 ) -> NetworkEncoder:
     """Train a small network on small labelled images; see `encoder.small.train_small`."""
-    encoder: NetworkEncoder = _network().small.train_small(
+    require_network()
+    from . import small
+
+    return small.train_small(
         images, labels, bits, name=name, seed=seed, epochs=epochs, device=device
     )
-    return encoder
+
+
+def require_network() -> None:
+    """See whether encoders with a network can be used here.
+
+    Raises:
+        MissingExtra: torch is not installed.
+    """
+    _network()
 
 
 def _network() -> ModuleType:

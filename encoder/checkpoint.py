@@ -1,10 +1,13 @@
-"""Encoder files: safetensors with the encoder's name and config in the header; never pickle."""
+"""Encoder files: safetensors with the encoder's name and config in the header; never pickle.
+
+A file of several encoders, which share a backbone, holds what they share once.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,15 @@ from numpy.typing import NDArray
 from retrieval_db.errors import FormatError, MissingExtra
 
 HEADER_KEY = "retrieval_db_encoder"
+TRAINING_KEY = "training_sha256"
 FORMAT = 1
+SEVERAL = 2  # the format of a file of several encoders
+OWN = "encoder"  # what an encoder's own tensors begin with there
 MAX_HEADER = 100_000_000  # the limit of the safetensors format itself
 
 Tensors = Mapping[str, NDArray[Any]]
+# name, config, tensors
+Content = tuple[str, dict[str, Any], dict[str, NDArray[Any]]]
 
 
 def canonical_json(value: Any) -> str:
@@ -41,23 +49,58 @@ def pack(name: str, config: Mapping[str, Any], tensors: Tensors) -> bytes:
     Raises:
         MissingExtra: safetensors is not installed.
     """
-    header = canonical_json({"format": FORMAT, "name": name, "config": config})
-    arrays = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
-    return bytes(_safetensors().save(arrays, {HEADER_KEY: header}))
+    return _written({"format": FORMAT, "name": name, "config": config}, tensors)
 
 
-def unpack(data: bytes) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
-    """Read what `pack` wrote.
+def pack_all(encoders: Sequence[tuple[str, Mapping[str, Any], Tensors]]) -> bytes:
+    """Write several encoders, each a name, config and tensors, as one safetensors file.
+
+    Raises:
+        MissingExtra: safetensors is not installed.
+    """
+    if len(encoders) == 1:
+        return pack(*encoders[0])
+    _, _, first = encoders[0]
+    shared = {
+        key
+        for key in first
+        if all(
+            key in tensors and np.array_equal(tensors[key], first[key])
+            for _, _, tensors in encoders[1:]
+        )
+    }
+    arrays = {key: first[key] for key in shared}
+    for number, (_, _, tensors) in enumerate(encoders):
+        own = {key: value for key, value in tensors.items() if key not in shared}
+        arrays |= {f"{OWN}.{number}.{key}": value for key, value in own.items()}
+    heads = [{"name": name, "config": config} for name, config, _ in encoders]
+    return _written({"format": SEVERAL, "encoders": heads}, arrays)
+
+
+def unpack(data: bytes) -> Content:
+    """Read a file of one encoder.
 
     Returns:
         name, config, tensors.
 
     Raises:
-        FormatError: not such a file, or damaged.
+        FormatError: not such a file, or damaged, or of several encoders.
         MissingExtra: safetensors is not installed.
     """
+    found = unpack_all(data)
+    if len(found) > 1:
+        names = ", ".join(name for name, _, _ in found)
+        raise FormatError(f"This file holds several encoders: {names}.")
+    return found[0]
+
+
+def unpack_all(data: bytes) -> list[Content]:
+    """Read a file of one encoder or several; errors as `unpack`."""
     try:
-        tensors = _safetensors().load(data)
+        tensors = {
+            key: value.astype(np.float32) if value.dtype == np.float16 else value
+            for key, value in _safetensors().load(data).items()
+        }
         length = int.from_bytes(data[:8], "little")
         metadata = json.loads(data[8 : 8 + min(length, MAX_HEADER)]).get("__metadata__") or {}
     except MissingExtra:
@@ -70,17 +113,63 @@ def unpack(data: bytes) -> tuple[str, dict[str, Any], dict[str, NDArray[Any]]]:
         )
     try:
         header = json.loads(metadata[HEADER_KEY])
-        version, name, config = header["format"], header["name"], header["config"]
+        version = header["format"]
+        if version not in (FORMAT, SEVERAL):
+            raise FormatError(
+                f"This encoder file has format {version}, this program reads formats up to "
+                f"{SEVERAL}: upgrade retrieval-db."
+            )
+        entries = header["encoders"] if version == SEVERAL else [header]
+        named = [(entry["name"], entry["config"]) for entry in entries]
+    except FormatError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError("The header of this encoder file is damaged.") from error
-    if version != FORMAT:
-        raise FormatError(
-            f"This encoder file has format {version}, this program reads format {FORMAT}: "
-            "upgrade retrieval-db."
-        )
-    if not isinstance(name, str) or not isinstance(config, dict):
+    if not named or not all(
+        isinstance(name, str) and isinstance(config, dict) for name, config in named
+    ):
         raise FormatError("The header of this encoder file is damaged.")
-    return name, config, dict(tensors)
+    if version == FORMAT:
+        return [(*named[0], tensors)]
+    shared = {key: value for key, value in tensors.items() if not key.startswith(f"{OWN}.")}
+    found = []
+    for number, (name, config) in enumerate(named):
+        prefix = f"{OWN}.{number}."
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+        found.append((name, config, shared | own))
+    return found
+
+
+def training_sha256(tensors: Tensors) -> NDArray[np.uint8] | None:
+    """The SHA-256 of each image that an encoder learnt from, or the first bytes of each.
+
+    Returns:
+        uint8 [N, W], W ≤ 32; None where it is not known.
+
+    Raises:
+        ValueError: something else is kept there.
+    """
+    found = tensors.get(TRAINING_KEY)
+    if found is not None and (
+        found.dtype != np.uint8 or found.ndim != 2 or not 1 <= found.shape[1] <= 32
+    ):
+        raise ValueError(f"{TRAINING_KEY} is {found.dtype} {found.shape}, not uint8 [N, 32]")
+    return found
+
+
+def _written(header: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """In half precision where that holds every float tensor exactly; read back as float32."""
+    arrays = {key: np.ascontiguousarray(tensors[key]) for key in sorted(tensors)}
+    single = [key for key, value in arrays.items() if value.dtype == np.float32]
+    with np.errstate(over="ignore"):
+        halves = {key: arrays[key].astype(np.float16) for key in single}
+    if all(np.array_equal(halves[key], arrays[key]) for key in single):
+        arrays |= halves
+    return bytes(_safetensors().save(arrays, {HEADER_KEY: canonical_json(header)}))
 
 
 def _safetensors() -> Any:

@@ -15,6 +15,10 @@ Float64 = NDArray[np.float64]
 ITQ_ITERATIONS = 50
 
 
+# What a classifier sees of the outputs u: σ(u), the code as ±1, tanh(u), or u itself.
+ACTIVATIONS = ("sigmoid", "sign", "tanh", "none")
+
+
 @dataclass(frozen=True)
 class LinearHead:
     """outputs = x·weight + bias, where x is the feature, of length 1 if `normalize`.
@@ -37,6 +41,30 @@ class LinearHead:
         """
         x = unit_rows(features) if self.normalize else features.astype(np.float64)
         return (x @ self.weight.astype(np.float64) + self.bias).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """Names the class from outputs: class scores = activation(u)·weight + bias.
+
+    Attributes:
+        linear: [L, C].
+        activation: one of `ACTIVATIONS`.
+    """
+
+    linear: LinearHead
+    activation: str = "sigmoid"
+
+    def __call__(self, outputs: Float32) -> Float32:
+        """Class scores, float32 [N, C], of outputs, float32 [N, L]."""
+        u = outputs.astype(np.float64)
+        if self.activation == "sigmoid":
+            u = (np.tanh(u / 2) + 1) / 2  # does not overflow where exp would
+        elif self.activation == "sign":
+            u = np.where(u > 0, 1.0, -1.0)
+        elif self.activation == "tanh":
+            u = np.tanh(u)
+        return self.linear(u.astype(np.float32))
 
 
 def unit_rows(features: NDArray[np.floating]) -> Float64:
@@ -66,7 +94,7 @@ def fit_lsh(features: Float32, bits: int, seed: int = 0) -> LinearHead:
     planes = np.random.default_rng(seed).standard_normal((features.shape[1], bits))
     # The centre of a single image is the image itself, and its code would be noise.
     mean = unit_rows(features).mean(axis=0) if len(features) > 1 else np.zeros(features.shape[1])
-    return _centred(mean, planes)
+    return centred(mean, planes)
 
 
 def fit_pca_rr(features: Float32, bits: int, seed: int = 0) -> LinearHead:
@@ -75,7 +103,7 @@ def fit_pca_rr(features: Float32, bits: int, seed: int = 0) -> LinearHead:
     The baseline "PCA-RR" of Gong & Lazebnik, CVPR 2011. Arguments and errors as `fit_itq`.
     """
     mean, axes, _ = _pca(features, bits)
-    return _centred(mean, axes @ _random_rotation(bits, seed))
+    return centred(mean, axes @ _random_rotation(bits, seed))
 
 
 def fit_itq(
@@ -98,7 +126,12 @@ def fit_itq(
         UsageError: L > D.
     """
     mean, axes, projected = _pca(features, bits)
-    rotation = _random_rotation(bits, seed)
+    return centred(mean, axes @ quantising_rotation(projected, seed, iterations))
+
+
+def quantising_rotation(projected: Float64, seed: int, iterations: int = ITQ_ITERATIONS) -> Float64:
+    """The rotation R [L, L] of rows [N, L] that `fit_itq` finds."""
+    rotation = _random_rotation(projected.shape[1], seed)
     before: NDArray[np.bool_] | None = None
     for _ in range(iterations):
         positive = projected @ rotation > 0
@@ -108,10 +141,10 @@ def fit_itq(
         u, _, wt = np.linalg.svd(projected.T @ signs)
         rotation = u @ wt
         before = positive
-    return _centred(mean, axes @ rotation)
+    return rotation
 
 
-def _centred(mean: Float64, projection: Float64) -> LinearHead:
+def centred(mean: Float64, projection: Float64) -> LinearHead:
     """The head (x − mean)·projection on L2-normalised features."""
     weight = projection.astype(np.float32)
     bias = -(mean @ weight.astype(np.float64))

@@ -5,6 +5,9 @@ from __future__ import annotations
 DEFAULT_METHOD = "itq128"
 DEFAULT_BACKBONE = "mobilenet_v2"
 
+# Encoders that come with the program, all in one file; and their code lengths.
+SHIPPED = {f"cifar10-{bits}": "cifar10" for bits in (12, 16, 32, 48, 64, 128)}
+
 # Of torchvision: networks that end in one linear layer after their features.
 BACKBONES = (
     "mobilenet_v2",

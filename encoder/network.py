@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,39 +14,12 @@ from PIL import Image
 
 from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
 
-from . import backbones, checkpoint, small
+from . import backbones, checkpoint, fitted, own
 from .backbones import Backbone
-from .heads import LinearHead
+from .fitted import Head
 from .inference import PRECISIONS, Runner, resolve_device
 from .methods import FEW_IMAGES, METHODS
 from .preprocess import Preprocess
-
-
-@dataclass(frozen=True)
-class Head:
-    """A fitted head, and where it comes from.
-
-    Attributes:
-        method: that fitted it; a fallback may differ from the encoder's method.
-        linear: features [N, D] → outputs [N, L].
-        fitted_on: how many images it was fitted on.
-        classifier: outputs after a sigmoid [N, L] → class scores [N, C]; supervised only.
-        classes: the C labels.
-    """
-
-    method: str
-    linear: LinearHead
-    fitted_on: int
-    classifier: LinearHead | None = None
-    classes: tuple[str, ...] = ()
-
-    def to_config(self) -> dict[str, Any]:
-        return {
-            "method": self.method,
-            "normalize": self.linear.normalize,
-            "fitted_on": self.fitted_on,
-            "classes": list(self.classes),
-        }
 
 
 @dataclass(frozen=True)
@@ -64,6 +37,8 @@ class NetworkEncoder:
         precision: float32, or bfloat16 (faster on some devices, other bits).
         seed: of the fit.
         device: auto, cuda, mps or cpu; no part of the fingerprint.
+        training_sha256: the SHA-256 of each image it learnt from, or its first bytes, uint8
+            [N, ≤ 32]; None where that is not known. No part of the fingerprint.
     """
 
     name: str
@@ -75,6 +50,7 @@ class NetworkEncoder:
     precision: str = "float32"
     seed: int = 0
     device: str = "auto"
+    training_sha256: NDArray[np.uint8] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -124,7 +100,10 @@ class NetworkEncoder:
         """Safetensors bytes; None before `fit`."""
         if self.head is None:
             return None
-        return checkpoint.pack(self.name, self.config, self._tensors(self.head))
+        tensors = self._tensors(self.head)
+        if self.training_sha256 is not None:
+            tensors[checkpoint.TRAINING_KEY] = self.training_sha256
+        return checkpoint.pack(self.name, self.config, tensors)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resize one RGB image: uint8 [C, S, S]. (`self.preprocess` alone pickles lightly.)"""
@@ -153,12 +132,11 @@ class NetworkEncoder:
         Raises:
             EncoderError: not fitted.
         """
-        return self._fitted_head().linear(features)
+        return self._fitted_head().projection(features)
 
     def fit(
         self,
         features: NDArray[np.float32],
-        labels: Sequence[str] | None = None,
         *,
         fallback: bool = True,
     ) -> NetworkEncoder:
@@ -166,7 +144,6 @@ class NetworkEncoder:
 
         Args:
             features: [N, D] float32, from `features`.
-            labels: [N]; for supervised methods.
             fallback: let `lsh` take over where PCA has too few images, L or less (see
                 `advice`). Not sooner: on photos of clothes, mAP of 128 bits fitted on 140 of
                 3,068 photos was .463 for itq and .357 for lsh; on 140 of three of the ten
@@ -184,7 +161,9 @@ class NetworkEncoder:
         if fallback and method.fallback and len(features) <= self.bits:
             method = METHODS[method.fallback]
         if method.fit is None:
-            raise EncoderError(f"{method.name} is trained with its network, not on features.")
+            raise EncoderError(
+                f"{method.name} learns from labels: `retrieval-db train --method {method.name}`."
+            )
         linear = method.fit(features, self.bits, self.seed)
         return replace(self, head=Head(method.name, linear, len(features)))
 
@@ -192,15 +171,29 @@ class NetworkEncoder:
         """The most probable label for each row of outputs [N, L]; supervised encoders only.
 
         Raises:
-            EncoderError: this encoder was not trained on labels.
+            EncoderError: it was not trained on labels, or its method names no class.
         """
         head = self._fitted_head()
         if head.classifier is None:
-            raise EncoderError(f"Encoder {self.name!r} was not trained on labels.")
-        # tanh does not overflow where exp would.
-        latent = (np.tanh(outputs / 2) + 1) / 2
-        scores = head.classifier(latent.astype(np.float32))
-        return [head.classes[index] for index in scores.argmax(axis=1)]
+            reason = (
+                f"{head.method} learns from pairs of images and names no class"
+                if head.classes
+                else "it was not trained on labels"
+            )
+            raise EncoderError(f"Encoder {self.name!r} cannot name labels: {reason}.")
+        return head.predict(outputs)
+
+    def classify(self, features: NDArray[np.float32]) -> list[str]:
+        """The label for each row of features [N, D] by the softmax trained beside the head:
+        the baseline without hashing.
+
+        Raises:
+            EncoderError: there is none.
+        """
+        head = self._fitted_head()
+        if head.softmax is None:
+            raise EncoderError(f"Encoder {self.name!r} has no softmax on its features.")
+        return head.classify(features)
 
     @cached_property
     def _runner(self) -> Runner:
@@ -212,13 +205,7 @@ class NetworkEncoder:
         return self.head
 
     def _tensors(self, head: Head) -> dict[str, NDArray[Any]]:
-        tensors: dict[str, NDArray[Any]] = {
-            "head.weight": head.linear.weight,
-            "head.bias": head.linear.bias,
-        }
-        if head.classifier is not None:
-            tensors["classifier.weight"] = head.classifier.weight
-            tensors["classifier.bias"] = head.classifier.bias
+        tensors = head.tensors()
         if self.backbone.sha256 is None:
             for key, value in self.backbone.module.state_dict().items():
                 tensors[f"backbone.{key}"] = value.float().cpu().contiguous().numpy()
@@ -248,8 +235,8 @@ def restore(
     try:
         backbone_config, head_config = config["backbone"], config["head"]
         preprocess = Preprocess.from_config(config["preprocess"])
-        if backbone_config["name"] == small.NAME:
-            backbone = small.restore(backbone_config, preprocess, tensors)
+        if backbone_config["sha256"] is None:
+            backbone = own.restore(backbone_config, preprocess, tensors)
         else:
             backbone = backbones.restore(backbone_config, weights, cache_dir)
         encoder = NetworkEncoder(
@@ -258,35 +245,14 @@ def restore(
             bits=config["bits"],
             backbone=backbone,
             preprocess=preprocess,
-            head=_restore_head(head_config, backbone.feature_dim, config["bits"], tensors),
+            head=fitted.restore(head_config, backbone.feature_dim, config["bits"], tensors),
             precision=config["precision"],
             seed=config["seed"],
             device=device,
+            training_sha256=checkpoint.training_sha256(tensors),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"Encoder {name!r}: its config or weights are damaged.") from error
     if encoder.config != config:
         raise FormatError(f"Encoder {name!r}: its config is damaged.")
     return encoder
-
-
-def _restore_head(
-    config: Mapping[str, Any], dim: int, bits: int, tensors: Mapping[str, NDArray[Any]]
-) -> Head:
-    classes = tuple(config["classes"])
-    linear = _restore_linear(tensors, "head", (dim, bits), config["normalize"])
-    classifier = None
-    if classes:
-        classifier = _restore_linear(tensors, "classifier", (bits, len(classes)), False)
-    return Head(config["method"], linear, config["fitted_on"], classifier, classes)
-
-
-def _restore_linear(
-    tensors: Mapping[str, NDArray[Any]], prefix: str, shape: tuple[int, int], normalize: bool
-) -> LinearHead:
-    weight, bias = tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"]
-    if weight.shape != shape or bias.shape != shape[1:]:
-        raise ValueError(f"{prefix} has shape {weight.shape}, not {shape}")
-    if weight.dtype != np.float32 or bias.dtype != np.float32:
-        raise ValueError(f"{prefix} is not float32")
-    return LinearHead(weight, bias, normalize)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from retrieval_db.errors import FormatError, NotEnoughImages, UsageError
+from retrieval_db.errors import NotEnoughImages, UsageError
 
 from .backbones import Backbone
-from .heads import LinearHead
 from .inference import one_thread_each
 from .methods import parse_spec
 from .preprocess import Preprocess
+from .recipes import Recipe
 
 if TYPE_CHECKING:
     from .network import NetworkEncoder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NAME = "small_cnn"
 FEATURE_DIM = 128
 MAX_SIZE = 64
-BATCH = 64
+RECIPE = Recipe("latent_ce", epochs=10, learning_rate=5e-3, batch_size=64, weight_decay=0.0)
 
 
 def network(channels: int, feature_dim: int = FEATURE_DIM) -> nn.Module:
@@ -45,28 +46,6 @@ def network(channels: int, feature_dim: int = FEATURE_DIM) -> nn.Module:
     )
 
 
-def restore(
-    config: Mapping[str, Any], preprocess: Preprocess, tensors: Mapping[str, NDArray[Any]]
-) -> Backbone:
-    """The network with the weights `backbone.*` of an artifact.
-
-    Raises:
-        FormatError: they do not fit.
-    """
-    dim = config["feature_dim"]
-    module = network(preprocess.channels, dim)
-    state = {
-        key.removeprefix("backbone."): torch.from_numpy(np.array(value))
-        for key, value in tensors.items()
-        if key.startswith("backbone.")
-    }
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise FormatError("The weights of this encoder do not fit its network.") from error
-    return Backbone(NAME, dim, module.eval().requires_grad_(False))
-
-
 def train_small(
     images: Sequence[Image.Image],
     labels: Sequence[str | int],
@@ -79,12 +58,7 @@ def train_small(
 ) -> NetworkEncoder:
     """Train a small network from nothing on small labelled images: method `latent_ce`.
 
-    The outputs u pass a sigmoid, and a softmax on the sigmoid's values names the class;
-    cross-entropy is the only loss. Bit i is 1 iff sigmoid(u_i) > 0.5, that is u_i > 0.
-    Training runs on the CPU and gives the same weights each time.
-
-    Lin, Yang, Hsiao & Chen, "Deep learning of binary hash codes for fast image retrieval",
-    CVPR workshops 2015.
+    See `losses.latent_ce`. Training runs on the CPU and gives the same weights each time.
 
     Args:
         images: N square-ish images; larger ones are made 64 pixels wide. Grey if all are grey.
@@ -101,7 +75,10 @@ def train_small(
         UsageError: an impossible L; images and labels of different number.
         NotEnoughImages: fewer than two classes.
     """
-    from .network import Head, NetworkEncoder
+    from . import loop
+    from .fitted import Head
+    from .network import NetworkEncoder
+    from .sources import PixelSource
 
     method, bits = parse_spec("latent_ce", bits)
     if len(images) != len(labels):
@@ -111,42 +88,35 @@ def train_small(
     if len(classes) < 2:
         raise NotEnoughImages("Training needs labelled images of at least two classes.")
     preprocess, pixels = _prepare(images)
-    targets = torch.tensor([classes.index(label) for label in names])
+    targets = np.array([classes.index(label) for label in names], dtype=np.int64)
     # The weights and the order are drawn from the seed; the caller's generator is left alone.
     with torch.random.fork_rng(devices=[]), one_thread_each():
         torch.manual_seed(seed)
-        backbone = network(preprocess.channels)
-        latent, classifier = nn.Linear(FEATURE_DIM, bits), nn.Linear(bits, len(classes))
-        model = nn.Sequential(backbone, latent, nn.Sigmoid(), classifier)
-        _train(model, pixels, targets, epochs)
+        body = network(preprocess.channels)
+        recipe = replace(RECIPE, bits=(bits,), seed=seed, epochs=epochs)
+        source = PixelSource(pixels, preprocess, torch.device("cpu"))
+        found = loop.train(body, FEATURE_DIM, source, targets, len(classes), recipe, device="cpu")
     return NetworkEncoder(
         name=name or f"{method.name}{bits}",
         method=method.name,
         bits=bits,
-        backbone=Backbone(NAME, FEATURE_DIM, backbone.eval().requires_grad_(False)),
+        backbone=Backbone(NAME, FEATURE_DIM, body.requires_grad_(False)),
         preprocess=preprocess,
-        head=Head(method.name, _linear(latent), len(images), _linear(classifier), classes),
+        head=Head(
+            method.name,
+            found.heads[bits],
+            len(images),
+            found.objectives[bits].classifier(),
+            classes,
+            found.softmax,
+        ),
         seed=seed,
         device=device,
     )
 
 
-def _train(model: nn.Module, pixels: torch.Tensor, targets: torch.Tensor, epochs: int) -> None:
-    """Adam with a learning rate that rises and falls once (one cycle)."""
-    steps = -(-len(pixels) // BATCH) * epochs
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=5e-3, total_steps=steps)
-    for _ in range(epochs):
-        for batch in torch.split(torch.randperm(len(pixels)), BATCH):
-            loss = nn.functional.cross_entropy(model(pixels[batch]), targets[batch])
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
-
-
-def _prepare(images: Sequence[Image.Image]) -> tuple[Preprocess, torch.Tensor]:
-    """The preprocessing that suits these images, and the images as the network takes them."""
+def _prepare(images: Sequence[Image.Image]) -> tuple[Preprocess, NDArray[np.uint8]]:
+    """The preprocessing that suits these images, and the prepared images, uint8 [N, C, S, S]."""
     size = min(MAX_SIZE, max(4, *(max(image.size) for image in images)))
     colour = Preprocess(size, (0.0,) * 3, (1.0,) * 3, crop=None)
     stack = np.stack([colour(image) for image in images])
@@ -155,13 +125,4 @@ def _prepare(images: Sequence[Image.Image]) -> tuple[Preprocess, torch.Tensor]:
     # Rounded, so that the JSON of the config holds short numbers.
     mean = (stack.mean(axis=(0, 2, 3)) / 255).round(4).tolist()
     std = (stack.std(axis=(0, 2, 3)) / 255).round(4).clip(min=0.01).tolist()
-    preprocess = Preprocess(size, tuple(mean), tuple(std), crop=None)
-    shape = (1, -1, 1, 1)
-    pixels = torch.from_numpy(stack).float() / 255
-    pixels = (pixels - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
-    return preprocess, pixels
-
-
-def _linear(layer: nn.Linear) -> LinearHead:
-    weight = layer.weight.detach().numpy().T.copy()
-    return LinearHead(weight, layer.bias.detach().numpy().copy(), normalize=False)
+    return Preprocess(size, tuple(mean), tuple(std), crop=None), stack

@@ -26,12 +26,16 @@ def test_the_public_surface_is_pinned() -> None:
         "DEFAULT_BACKBONE",
         "DEFAULT_METHOD",
         "METHODS",
+        "SHIPPED",
         "PerceptualHash",
         "Preprocess",
         "create",
         "from_stored",
+        "open_all",
         "open_file",
+        "require_network",
         "save",
+        "save_all",
         "train_small",
     ]
     assert all(hasattr(encoder, name) for name in encoder.__all__)
@@ -106,7 +110,7 @@ def test_impossible_specs(spec: str, bits: int | None, message: str) -> None:
 
 
 def test_trained_methods_are_not_made_from_a_name() -> None:
-    with pytest.raises(UsageError, match="trained on labelled images"):
+    with pytest.raises(UsageError, match="learns from labels"):
         encoder.create("latent_ce48")
 
 

@@ -88,7 +88,7 @@ def test_photos_of_one_class_are_nearer_than_of_others(weights: Path, data: Path
     fitted = make("itq64", weights).fit(database)
     assert fitted.head is not None
     assert fitted.head.method == "itq"
-    codes = [fitted.head.linear(features) > 0 for features in (queries, database)]
+    codes = [fitted.head.projection(features) > 0 for features in (queries, database)]
     assert precision((codes[0][:, None] != codes[1]).sum(axis=2).astype(float)) > 0.7
 
 

@@ -1,0 +1,173 @@
+"""The tables of docs/training.md, from the methods themselves and from the result files.
+
+    python -m benchmarks.training_tables
+
+What stands between its markers is written anew. A study that has not been run has no table.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from statistics import mean
+from typing import Any
+
+from benchmarks.search_tables import heading, table
+from benchmarks.study import RESULTS, ROOT
+from retrieval_db.encoder.methods import METHODS, Method
+
+PAGE = ROOT / "docs" / "training.md"
+BEGIN = "<!-- {}: written by python -m benchmarks.training_tables -->"
+END = "<!-- end of {} -->"
+
+Result = dict[str, Any]
+
+
+def methods_part() -> Iterator[str]:
+    """Every method with its source and what can be set."""
+    yield "| method | what it does | learns from | source | `--set` (default at 48 bits) |"
+    yield "|---|---|---|---|---|"
+    for method in METHODS.values():
+        options = "; ".join(
+            f"`{name}` {option.help} ({option.default(48):g})"
+            for name, option in method.options.items()
+        )
+        summary = method.summary.replace("|", "\\|")
+        yield f"| `{method.name}` | {summary} | {_learns(method)} | {method.source} | {options} |"
+    yield ""
+
+
+def _learns(method: Method) -> str:
+    if method.trained:
+        return "labels; whole network or frozen features"
+    if method.fit_labels is not None:
+        return "labels; frozen features"
+    return "images; frozen features" if method.fit is not None else "nothing"
+
+
+def results_part() -> Iterator[str]:
+    """A table for each study that has been run."""
+    yield from _cifar10()
+    for file in sorted(RESULTS.glob("frozen-*.json")):
+        yield from _frozen(json.loads(file.read_text()))
+    for file in sorted(RESULTS.glob("clothing-*.json")):
+        yield from _clothing(json.loads(file.read_text()))
+
+
+def _cifar10() -> Iterator[str]:
+    """Networks trained end to end: a line for each run."""
+    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("cifar10-*.json"))]
+    for protocol in sorted({run["protocol"] for run in runs}):
+        these = [run for run in runs if run["protocol"] == protocol]
+        bits = sorted({line["bits"] for run in these for line in run["widths"]})
+        yield f"### CIFAR-10 (JPEG copy), the whole network trained: {protocol}"
+        yield ""
+        head = ["network, method, seed", "epochs", "softmax", *(f"{n} bits" for n in bits)]
+        rows: list[list[object]] = []
+        for run in these:
+            recipe = run["recipe"]
+            found = {line["bits"]: line["map"] for line in run["widths"]}
+            rows.append(
+                [
+                    f"{run['network']}, {recipe['method']}, {recipe['seed']}",
+                    recipe["epochs"],
+                    _share(run["softmax"]["accuracy"]) if "softmax" in run else "",
+                    *(_share(found[n]) if n in found else "" for n in bits),
+                ]
+            )
+        yield from table(head, rows)
+        for run in these:
+            yield f"- {_source(run)}, {run['device']}, {run['training_seconds']:,.0f} s of training"
+        yield ""
+
+
+def _frozen(result: Result) -> Iterator[str]:
+    """All methods on the same features: mean and spread over the seeds."""
+    yield from heading(result, f"{result['data']}: {result['features']}")
+    grouped: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+    for line in result["lines"]:
+        grouped[line["protocol"]][line["method"]].append(line)
+    for protocol, methods in grouped.items():
+        base = methods.pop("baselines", [])
+        supervised = protocol == "cvprw15"
+        bits = sorted({int(n) for lines in methods.values() for one in lines for n in one["map"]})
+        yield f"Protocol `{protocol}`, mAP (± half of the range over the seeds):"
+        yield ""
+        head = ["method", *(f"{n} bits" for n in bits), "seeds"]
+        rows: list[list[object]] = []
+        for name in sorted({name for line in base for name in line["map"]}):
+            seeds = [line["map"][name] for line in base]
+            rows.append([f"{name} (floats)", *[""] * (len(bits) - 1), _spread(seeds), len(seeds)])
+        softmax = [
+            line["softmax mAP"]
+            for lines in methods.values()
+            for line in lines
+            if supervised and "softmax mAP" in line
+        ]
+        if softmax:
+            rows.append(
+                ["predicted label (softmax)", *[""] * (len(bits) - 1), _spread(softmax), ""]
+            )
+        ranked = sorted(methods.items(), key=lambda item: -mean(_at(item[1], bits[-1])))
+        for name, lines in ranked:
+            rows.append([name, *(_spread(_at(lines, n)) for n in bits), len(lines)])
+        yield from table(head, rows)
+        yield f"Lines of commits {', '.join(sorted({line['commit'] for line in result['lines']}))}."
+        yield ""
+
+
+def _clothing(result: Result) -> Iterator[str]:
+    yield from heading(result, f"{result['data']}: {result['features']}")
+    ranked = sorted(result["lines"], key=lambda line: -mean(line["map"]))
+    yield from table(
+        ["", "mAP (± half of the range)", "seeds"],
+        [[line["name"], _spread(line["map"]), len(line["map"])] for line in ranked],
+    )
+    yield f"Commit {result['commit']}."
+    yield ""
+
+
+def _at(lines: list[Result], bits: int) -> list[float]:
+    return [line["map"][str(bits)] for line in lines]
+
+
+def _share(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")
+
+
+def _spread(values: list[float]) -> str:
+    """The mean, and half of the range."""
+    spread = f" ± {_share((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
+    return f"{_share(mean(values))}{spread}"
+
+
+def _source(run: Mapping[str, Any]) -> str:
+    machine = run["machine"]
+    return (
+        f"`{run['command']}`, commit {run['commit']}, {run['date']}; {machine['processor']}, "
+        f"{machine['cores']} cores"
+    )
+
+
+PARTS = {"methods": methods_part, "results": results_part}
+
+
+def written(page: str) -> str:
+    """The page with its tables as they are now."""
+    for name, part in PARTS.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = "\n".join([before + begin, "", *part(), end + after])
+    return page
+
+
+def main() -> None:
+    PAGE.write_text(written(PAGE.read_text()))
+    print(f"Wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""What the user said of a training, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db.errors import UsageError
+
+if TYPE_CHECKING:
+    from retrieval_db.encoder.datasets import Dataset
+    from retrieval_db.encoder.methods import Method
+
+
+def need_torch() -> None:
+    """Stop here, with the cure, where the extra `encoder` is not installed.
+
+    Raises:
+        MissingExtra: it is not.
+    """
+    from retrieval_db.encoder import require_network
+
+    require_network()
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UsageError: there is none, or the name has a code length in it.
+    """
+    from retrieval_db.encoder.methods import METHODS, parse_spec
+
+    if name not in METHODS:
+        found, _ = parse_spec(name)
+        raise UsageError(f"--method is a name without bits: --method {found.name} --bits …")
+    return METHODS[name]
+
+
+def lengths(text: str) -> tuple[int, ...]:
+    """Code lengths, with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bits is a list such as 12,32,48; not {text!r}.") from error
+
+
+def assignments(given: Sequence[str]) -> dict[str, float]:
+    """NAME=NUMBER, several times.
+
+    Raises:
+        UsageError: something else.
+    """
+    found = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError as error:
+            raise UsageError(f"--set takes NAME=NUMBER such as margin=20; not {text!r}.") from error
+    return found
+
+
+def rows_to_train(
+    dataset: Dataset, protocol: str | None, validation: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The images to train on, and those that are held out, as indices.
+
+    Those of the protocol; without one the training split, or all images where there is none.
+
+    Raises:
+        UsageError: the protocol does not fit, or too few images to hold some out.
+    """
+    from retrieval_db.encoder import datasets
+
+    if protocol is not None:
+        split = datasets.protocol(dataset, protocol, seed)
+    else:
+        rows = dataset.splits.get("train", np.arange(len(dataset), dtype=np.int64))
+        split = datasets.Split("train", rows, rows, rows, None, "relevant", "")
+    if not validation:
+        return split.train, np.empty(0, dtype=np.int64)
+    parted = datasets.validation(dataset, split, seed, validation)
+    return parted.train, parted.query
+
+
+def encoder_name(out: Path, method: str, bits: Sequence[int]) -> str:
+    """What an encoder is called where its user does not say: as its file, or its method."""
+    return out.stem if len(bits) > 1 else f"{method}{bits[0]}"

@@ -1,0 +1,169 @@
+"""`retrieval-db train`: labelled images in, a file of encoders out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retrieval_db.errors import MissingExtra, UsageError
+
+from . import choosing, training_choices
+from .options import Device, DeviceOption, InputSizeOption, MeanOption, StdOption, WeightsOption
+from .screen import check_writable, note, print_json, print_table, progress_bars
+
+if TYPE_CHECKING:
+    from retrieval_db.encoder.loop import Epoch
+    from retrieval_db.encoder.training import Trained
+
+
+def train(
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="DATA",
+            help="A folder with a folder for each class, a list of `name class` lines, "
+            "cifar10[:PATH], mnist[:PATH], cub200:DIR or stanford-dogs:DIR.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="ENCODER.safetensors")],
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that a list's names, or downloads, are in.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="orthohash, latent_ce, triplet, hashnet, dch, …; docs/training.md.")
+    ] = "orthohash",
+    bits: Annotated[str, typer.Option(help="Code lengths, with commas: trained together.")] = "64",
+    backbone: Annotated[
+        str, typer.Option(help="A torchvision network, or cifar for images of 32 pixels.")
+    ] = "mobilenet_v2",
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="Compute features once, and train heads only.")
+    ] = False,
+    weights: WeightsOption = None,
+    input_size: InputSizeOption = None,
+    mean: MeanOption = None,
+    std: StdOption = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--lr", help="At its highest.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="Of the method, such as margin=20."),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 for mixed precision.")
+    ] = "float32",
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Round weights to half precision: half the file.")
+    ] = False,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Train on this protocol's training images (default: all of them)."),
+    ] = None,
+    validation: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Share to hold out and watch, such as 0.1.")
+    ] = 0.0,
+    name: Annotated[
+        str | None, typer.Option(help="Of the encoder; NAME-L with several widths.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same encoder.")] = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
+    device: DeviceOption = Device.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Train an encoder on labelled images, for one code length or several at once."""
+    check_writable(out)
+    if out.suffix != ".safetensors":
+        raise UsageError(f"The file of an encoder ends in .safetensors: -o {out}.safetensors")
+    training_choices.need_torch()
+    from retrieval_db.encoder import curves, save_all, training
+    from retrieval_db.encoder.datasets import open_data
+
+    dataset = open_data(data, root)
+    rows, held_out = training_choices.rows_to_train(dataset, protocol, validation, seed)
+    chosen = training_choices.method(method)
+    frozen = frozen or not chosen.trained
+    recipe = training.usual_recipe(chosen.name, backbone, frozen).changed(
+        bits=training_choices.lengths(bits),
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        options=training_choices.assignments(settings or []),
+        precision=precision,
+        seed=seed,
+    )
+    changes = {
+        "input_size": input_size,
+        "mean": choosing.numbers("--mean", mean),
+        "std": choosing.numbers("--std", std),
+    }
+    base = training.unfitted(backbone, weights=weights, device=device.value, changes=changes)
+    held = f", {len(held_out)} held out" if len(held_out) else ""
+    note(
+        f"{chosen.name} on {dataset.name}: {len(rows)} images{held}, "
+        f"{'frozen features of ' if frozen else ''}{backbone}."
+    )
+    curve: list[Epoch] = []
+
+    def report(epoch: Epoch) -> None:
+        curve.append(epoch)
+        curves.write_csv(curve, out.with_suffix(".csv"))
+        tested = "" if epoch.validation is None else f", held out {epoch.validation:.4f}"
+        note(
+            f"epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.loss:.4f}, "
+            f"accuracy {epoch.accuracy:.4f}{tested}, {epoch.seconds:.0f} s"
+        )
+
+    with progress_bars() as bars:
+        trained = training.train(
+            dataset,
+            rows,
+            base,
+            recipe,
+            name=name or training_choices.encoder_name(out, chosen.name, recipe.bits),
+            frozen=frozen,
+            held_out=held_out,
+            state=out.with_suffix(".state"),
+            resume=resume,
+            watch=training.Watch(bars, report, note),
+        )
+    encoders = training.compact(trained.encoders) if compact else trained.encoders
+    save_all(encoders, out)
+    out.with_suffix(".state").unlink(missing_ok=True)
+    if curve:
+        try:
+            curves.plot(curve, out.with_suffix(".png"), f"{chosen.name} on {dataset.name}")
+        except MissingExtra as error:
+            note(str(error))
+    _show(replace(trained, encoders=encoders), out, as_json)
+
+
+def _show(trained: Trained, out: Path, as_json: bool) -> None:
+    if trained.skipped:
+        note(f"{len(trained.skipped)} images could not be read: {trained.skipped[0]}")
+    if as_json:
+        print_json(
+            {
+                "file": out,
+                "images": trained.images,
+                "skipped": trained.skipped,
+                "encoders": [
+                    {"name": one.name, "bits": one.bits, "fingerprint": one.fingerprint}
+                    for one in trained.encoders
+                ],
+            }
+        )
+        return
+    print_table(
+        ("encoder", "bits", "images", "fingerprint"),
+        [
+            (one.name, one.bits, trained.images, one.fingerprint[:12] + "…")
+            for one in trained.encoders
+        ],
+    )
+    note(f"Wrote {out}; `retrieval-db index PHOTOS --encoder {out}` uses it.")

@@ -1,0 +1,220 @@
+"""Frozen features: computed once for each image and backbone, and kept in files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval_db.errors import ImageError
+
+from . import checkpoint
+from .datasets import Images
+from .files import home_folder, write_atomically
+from .network import NetworkEncoder
+
+BLOCK = 512  # images whose features are computed and kept together
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Features of those images that could be read.
+
+    Attributes:
+        rows: int64 [M], which of the images these are.
+        features: float32 [M, D].
+        sha256: uint8 [M, 32], of their files.
+        skipped: what could not be read, and why.
+    """
+
+    rows: NDArray[np.int64]
+    features: NDArray[np.float32]
+    sha256: NDArray[np.uint8]
+    skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """As `Extracted`, with images uint8 [M, C, S, S] as a network takes them."""
+
+    rows: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    sha256: NDArray[np.uint8]
+    skipped: list[str]
+
+
+def extract(
+    encoder: NetworkEncoder,
+    images: Images,
+    rows: NDArray[np.int64],
+    *,
+    cache_dir: Path | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Extracted:
+    """The features of images; those that were computed before come from the cache.
+
+    They are kept block by block, in a folder for each backbone with its preprocessing, and
+    found by the SHA-256 of their image. An interrupted run goes on where it ended.
+
+    Args:
+        encoder: whose `features` are wanted; its head plays no part.
+        images: all images.
+        rows: which ones, int64 [N].
+        cache_dir: instead of $RETRIEVAL_DB_HOME or the user's cache folder.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
+    store = _Store(home_folder(cache_dir) / "features" / _key(encoder), encoder.feature_dim)
+    skipped: list[str] = []
+    digests = hashes_of(images, rows, skipped)
+    missing = [row for row, digest in digests.items() if digest not in store]
+    progress(len(rows) - len(missing))
+    for start in range(0, len(missing), BLOCK):
+        part = np.array(missing[start : start + BLOCK], dtype=np.int64)
+        prepared = prepare(encoder, images, part)
+        skipped += prepared.skipped
+        if len(prepared.rows):
+            store.add(
+                [digests[row] for row in prepared.rows.tolist()],
+                encoder.features(prepared.images),
+            )
+        progress(len(part))
+    found = [row for row, digest in digests.items() if digest in store]
+    if not found:
+        raise ImageError("None of the images can be read.")
+    wanted = [digests[row] for row in found]
+    return Extracted(np.array(found, dtype=np.int64), store.get(wanted), _stacked(wanted), skipped)
+
+
+class _Store:
+    """Blocks of features with the hashes of their images, in a folder.
+
+    A folder that cannot be written, or a damaged block, costs time only.
+    """
+
+    def __init__(self, folder: Path, dim: int) -> None:
+        self.folder, self.dim = folder, dim
+        self.blocks: list[NDArray[np.float32] | Path] = []
+        self.places: dict[bytes, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.npz")) if folder.is_dir() else ():
+            try:
+                with np.load(path, allow_pickle=False) as block:
+                    digests = block["sha256"]
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                continue
+            self._note(path, [row.tobytes() for row in digests])
+
+    def __contains__(self, digest: bytes) -> bool:
+        return digest in self.places
+
+    def add(self, digests: Sequence[bytes], features: NDArray[np.float32]) -> None:
+        name = hashlib.sha256(b"".join(digests)).hexdigest()[:32]
+        self._note(features, digests)
+        with contextlib.suppress(OSError):
+            write_atomically(
+                self.folder / f"{name}.npz",
+                lambda file: np.savez(file, sha256=_stacked(digests), features=features),
+            )
+
+    def get(self, digests: Sequence[bytes]) -> NDArray[np.float32]:
+        found = np.empty((len(digests), self.dim), np.float32)
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for row, digest in enumerate(digests):
+            number, place = self.places[digest]
+            wanted.setdefault(number, []).append((row, place))
+        for number, pairs in wanted.items():
+            block = self.blocks[number]
+            if isinstance(block, Path):
+                with np.load(block, allow_pickle=False) as content:
+                    values = content["features"]
+            else:
+                values = block
+            rows, places = np.array(pairs).T
+            found[rows] = values[places]
+        return found
+
+    def _note(self, block: NDArray[np.float32] | Path, digests: Sequence[bytes]) -> None:
+        for place, digest in enumerate(digests):
+            self.places[digest] = (len(self.blocks), place)
+        self.blocks.append(block)
+
+
+def prepare(
+    encoder: NetworkEncoder,
+    images: Images,
+    rows: NDArray[np.int64],
+    *,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Prepared:
+    """Decode images and make them ready for the network, in threads; broken ones are left out."""
+
+    def one(row: int) -> tuple[NDArray[Any], bytes] | str:
+        try:
+            return encoder.prepare(images[row]), images.sha256(row)
+        except ImageError as error:
+            return str(error)
+
+    found: list[tuple[int, NDArray[Any], bytes]] = []
+    skipped: list[str] = []
+    for row, outcome in zip(rows.tolist(), _in_threads(one, rows.tolist()), strict=True):
+        progress(1)
+        if isinstance(outcome, str):
+            skipped.append(outcome)
+        else:
+            found.append((row, *outcome))
+    shape = (encoder.preprocess.channels,) + (encoder.preprocess.input_size,) * 2
+    return Prepared(
+        np.array([row for row, _, _ in found], dtype=np.int64),
+        np.stack([image for _, image, _ in found]) if found else np.empty((0, *shape), np.uint8),
+        _stacked([digest for _, _, digest in found]),
+        skipped,
+    )
+
+
+def hashes_of(images: Images, rows: NDArray[np.int64], skipped: list[str]) -> dict[int, bytes]:
+    """The SHA-256 of each image that can be read, by row; reasons are added to `skipped`."""
+
+    def one(row: int) -> bytes | ImageError:
+        try:
+            return images.sha256(row)
+        except ImageError as error:
+            return error
+
+    found = {}
+    for row, outcome in zip(rows.tolist(), _in_threads(one, rows.tolist()), strict=True):
+        if isinstance(outcome, ImageError):
+            skipped.append(str(outcome))
+        else:
+            found[row] = outcome
+    return found
+
+
+def _in_threads(work: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for start in range(0, len(rows), 4 * BLOCK):
+            yield from pool.map(work, rows[start : start + 4 * BLOCK])
+
+
+def _stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32).copy()
+
+
+def _key(encoder: NetworkEncoder) -> str:
+    """Names a backbone with its preprocessing."""
+    config = {
+        "backbone": encoder.backbone.to_config(),
+        "preprocess": encoder.preprocess.to_config(),
+        "precision": encoder.precision,
+    }
+    digest = hashlib.sha256(checkpoint.canonical_json(config).encode()).hexdigest()
+    return f"{encoder.backbone.name}-{digest[:24]}"

@@ -1,0 +1,131 @@
+"""What a network is trained on: rows of features, or images that change from epoch to epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .heads import Float32, Float64, LinearHead, unit_rows
+from .preprocess import Preprocess
+
+
+class Source(Protocol):
+    """N inputs of a network, on its device."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batch(self, rows: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+        """The inputs of these rows in an epoch of the training; what is random about them is
+        drawn from `generator`."""
+
+    def plain(self, rows: Tensor) -> Tensor:
+        """The inputs of these rows, unchanged."""
+
+
+@dataclass(frozen=True)
+class Standard:
+    """x → (x/‖x‖ − mean)/scale: features as gradient descent likes them.
+
+    Attributes:
+        mean: [D] float64.
+        scale: the standard deviation over all dimensions together.
+    """
+
+    mean: Float64
+    scale: float
+
+    @classmethod
+    def of(cls, features: Float32) -> Standard:
+        x = unit_rows(features)
+        mean = x.mean(axis=0)
+        return cls(mean, max(float(np.sqrt(((x - mean) ** 2).mean())), 1e-12))
+
+    def __call__(self, features: Float32) -> Float32:
+        return ((unit_rows(features) - self.mean) / self.scale).astype(np.float32)
+
+    def folded(self, head: LinearHead) -> LinearHead:
+        """The head on raw features that does what `head` does on these."""
+        weight = (head.weight.astype(np.float64) / self.scale).astype(np.float32)
+        bias = head.bias - self.mean @ weight.astype(np.float64)
+        return LinearHead(weight, bias.astype(np.float32), normalize=True)
+
+
+class FeatureSource:
+    """Features [N, D], as they are."""
+
+    def __init__(self, features: Float32, device: torch.device) -> None:
+        self.features = torch.from_numpy(features).to(device)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def batch(self, rows: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+        return self.plain(rows)
+
+    def plain(self, rows: Tensor) -> Tensor:
+        return self.features[rows.to(self.features.device)]
+
+
+class PixelSource:
+    """Prepared images, all on the device, cut and mirrored anew in each epoch.
+
+    A cut is shifted by up to `shift` pixels over the mirrored edge. Each image is mirrored in
+    every other epoch, half of them in the first (Jordan, arXiv:2404.00498): in two epochs a
+    network sees both sides of all.
+
+    Args:
+        images: uint8 [N, C, S, S].
+        preprocess: its mean and std are applied.
+        shift: pixels.
+        mirror: whether mirrored images are of the same class (letters are not).
+        seed: of what is mirrored first.
+    """
+
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        preprocess: Preprocess,
+        device: torch.device,
+        *,
+        shift: int = 0,
+        mirror: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.size, self.shift, self.device = images.shape[-1], shift, device
+        margin = ((0, 0), (0, 0), (shift, shift), (shift, shift))
+        padded = np.pad(images, margin, mode="reflect") if shift else images
+        # Pixels last: then a cut comes out in the layout that convolutions like.
+        last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
+        self.images = torch.from_numpy(last).to(device)
+        self.mean = torch.tensor(preprocess.mean, device=device) * 255
+        self.std = torch.tensor(preprocess.std, device=device) * 255
+        first = np.random.default_rng(seed).integers(0, 2, len(images))
+        self.mirrored = torch.from_numpy(first).to(device) if mirror else None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: Tensor, epoch: int, generator: torch.Generator) -> Tensor:
+        shifts = torch.randint(0, 2 * self.shift + 1, (2, len(rows)), generator=generator)
+        return self._cut(rows, shifts, epoch)
+
+    def plain(self, rows: Tensor) -> Tensor:
+        return self._cut(rows, torch.full((2, len(rows)), self.shift), None)
+
+    def _cut(self, rows: Tensor, shifts: Tensor, epoch: int | None) -> Tensor:
+        rows, shifts = rows.to(self.device), shifts.to(self.device)
+        across = torch.arange(self.size, device=self.device)
+        down = shifts[0][:, None] + across
+        right = shifts[1][:, None] + across
+        if epoch is not None and self.mirrored is not None:
+            turned = ((self.mirrored[rows] + epoch) % 2 == 1)[:, None]
+            right = torch.where(turned, right.flip(1), right)
+        cut = self.images[rows[:, None, None], down[:, :, None], right[:, None, :]]
+        normal = (cut.float() - self.mean) / self.std
+        return normal.permute(0, 3, 1, 2)

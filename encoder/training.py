@@ -1,0 +1,443 @@
+"""Training: labelled images in, encoders with a head for each width out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from retrieval_db.errors import NotEnoughImages, UsageError
+
+from . import backbones, checkpoint, cifar, loop
+from .backbones import Backbone
+from .datasets import Dataset
+from .features import extract, prepare
+from .fitted import Head
+from .heads import LinearHead
+from .inference import resolve_device
+from .loop import Epoch, Found
+from .network import NetworkEncoder
+from .preprocess import Preprocess
+from .recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
+from .sources import FeatureSource, PixelSource, Source, Standard
+
+Rows = NDArray[np.int64]
+LISTED = 5  # classes that a message names
+HASH = 8  # among 10⁸ images two of these are equal with a chance of 1 in 3,700
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told of the progress.
+
+    Attributes:
+        images: (what is done, how many images in all) → what is called with the number of
+            images of each step.
+        epoch: is called after each epoch.
+        say: is called with a sentence for people.
+    """
+
+    images: Callable[[str, int], Callable[[int], None]] = lambda title, total: lambda done: None
+    epoch: Callable[[Epoch], None] = lambda epoch: None
+    say: Callable[[str], None] = lambda message: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
+
+    Attributes:
+        encoders: one for each width, of one backbone.
+        curve: the epochs; empty for methods without any.
+        images: how many were learnt from.
+        skipped: images that could not be read, and why.
+    """
+
+    encoders: tuple[NetworkEncoder, ...]
+    curve: tuple[Epoch, ...]
+    images: int
+    skipped: tuple[str, ...]
+
+
+def usual_recipe(method: str, backbone: str, frozen: bool) -> Recipe:
+    """The recipe that is taken where nothing else is said."""
+    if backbone in cifar.NETWORKS:
+        return replace(FROM_NOTHING, method=method)
+    return replace(FROZEN if frozen else FINE_TUNING, method=method)
+
+
+def unfitted(
+    backbone: str,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    cache_dir: Path | None = None,
+    changes: Mapping[str, object] | None = None,
+) -> NetworkEncoder:
+    """A backbone with its preprocessing, to be given heads.
+
+    Args:
+        backbone: of `BACKBONES`, with its published weights or those of a file; or one of
+            `cifar.NETWORKS`, which begins with random ones.
+        changes: input_size, mean and std of the preprocessing.
+
+    Raises:
+        as `backbones.load`.
+    """
+    if backbone in cifar.NETWORKS:
+        if weights is not None:
+            raise UsageError(f"{backbone} is trained from nothing: leave out --weights.")
+        with torch.random.fork_rng(devices=[]):  # its weights are drawn when it is trained
+            module, dim = cifar.network(backbone)
+        found = Backbone(backbone, dim, module)
+        preprocess = Preprocess(cifar.SIZE, (0.5,) * 3, (0.5,) * 3, crop=1.0)
+    else:
+        found, preprocess = backbones.load(backbone, weights, cache_dir)
+    preprocess = preprocess.changed(**(changes or {}))  # type: ignore[arg-type]
+    return NetworkEncoder("unfitted", "itq", 128, found, preprocess, device=device)
+
+
+def train(
+    data: Dataset,
+    rows: Rows,
+    base: NetworkEncoder,
+    recipe: Recipe,
+    *,
+    name: str,
+    frozen: bool,
+    held_out: Rows | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    cache_dir: Path | None = None,
+    watch: Watch | None = None,
+) -> Trained:
+    """Learn heads, and with `frozen` False the whole network, from labelled images.
+
+    Args:
+        data: a data set.
+        rows: the images to learn from, int64 [N].
+        base: of `unfitted`; with `frozen` False its module is changed.
+        recipe: method, widths, settings.
+        name: of the encoder; `NAME-L` where there are several widths.
+        frozen: features are computed once, and only heads are learnt.
+        held_out: images to watch, which nothing is learnt from.
+        state: file that the state is kept in, after each epoch; to be deleted when the encoders
+            are safe.
+        resume: go on where `state` ends.
+
+    Raises:
+        NotEnoughImages: fewer than two classes, or a class with a single image.
+        UsageError: a method that cannot do this; see also `loop.train`.
+        ImageError: no image can be read.
+    """
+    watch = watch or Watch()
+    if not frozen and not recipe.kind.trained:
+        raise UsageError(
+            f"{recipe.method} is fitted on features that stay as they are: add --frozen, "
+            "or choose a method such as orthohash."
+        )
+    if frozen and base.backbone.name in cifar.NETWORKS:
+        raise UsageError(
+            f"{base.backbone.name} begins with random weights, so it cannot be frozen: "
+            "leave out --frozen, or choose a pretrained backbone such as mobilenet_v2."
+        )
+    if recipe.kind.supervised:
+        _check_classes(data, rows)
+    learn = _learn_heads if frozen else _learn_network
+    return learn(data, rows, base, recipe, name, held_out, state, resume, cache_dir, watch)
+
+
+def _learn_heads(
+    data: Dataset,
+    rows: Rows,
+    base: NetworkEncoder,
+    recipe: Recipe,
+    name: str,
+    held_out: Rows | None,
+    state: Path | None,
+    resume: bool,
+    cache_dir: Path | None,
+    watch: Watch,
+) -> Trained:
+    done = watch.images("Features", len(rows))
+    found = extract(base, data.images, rows, cache_dir=cache_dir, progress=done)
+    numbers, classes = _numbered(data, found.rows)
+    curve: list[Epoch] = []
+    if recipe.kind.trained:
+        tested = None
+        if held_out is not None and len(held_out):
+            done = watch.images("Features to watch", len(held_out))
+            other = extract(base, data.images, held_out, cache_dir=cache_dir, progress=done)
+            tested = (other.features, _number_as(data, other.rows, classes))
+        heads, curve = descended_heads(
+            found.features,
+            numbers,
+            classes,
+            recipe,
+            device=base.device,
+            held_out=tested,
+            state=state,
+            resume=resume,
+            watch=watch,
+        )
+    else:
+        heads = {
+            bits: fitted_head(found.features, numbers, classes, recipe, bits)
+            for bits in recipe.bits
+        }
+    encoders = _encoders(base, base.backbone, heads, recipe, name, found.sha256)
+    return Trained(encoders, tuple(curve), len(found.rows), tuple(found.skipped))
+
+
+def fitted_head(
+    features: NDArray[np.float32],
+    numbers: Rows,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    bits: int,
+) -> Head:
+    """A head of a method that is fitted, not trained: with labels or without.
+
+    Args:
+        features: [N, D] float32.
+        numbers: of the classes, int64 [N]; without labels they play no part.
+        classes: their names.
+    """
+    method = recipe.kind
+    if method.fit is not None:
+        return Head(method.name, method.fit(features, bits, recipe.seed), len(features))
+    assert method.fit_labels is not None
+    options = recipe.settings(bits)
+    projection = method.fit_labels(features, numbers, bits, recipe.seed, options)
+    return Head(
+        method.name,
+        projection,
+        len(features),
+        classes=classes,
+        options=tuple(sorted(options.items())),
+    )
+
+
+def descended_heads(
+    features: NDArray[np.float32],
+    numbers: Rows,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    *,
+    device: str = "auto",
+    held_out: tuple[NDArray[np.float32], Rows] | None = None,
+    state: Path | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> tuple[dict[int, Head], list[Epoch]]:
+    """Heads of a deep method on features that stay as they are, by width; and the curve.
+
+    Arguments as `fitted_head` and `train`.
+    """
+    watch = watch or Watch()
+    standard = Standard.of(features)
+    where = resolve_device(device)
+    tested: tuple[Source, Rows] | None = None
+    if held_out is not None:
+        tested = (FeatureSource(standard(held_out[0]), where), held_out[1])
+    ready = standard(features)
+    found = loop.train(
+        nn.Identity(),
+        features.shape[1],
+        FeatureSource(ready, where),
+        numbers,
+        len(classes),
+        recipe,
+        device=device,
+        held_out=tested,
+        state=state,
+        resume=resume,
+        identity=hashlib.sha256(ready.tobytes() + numbers.tobytes()).hexdigest(),
+        report=watch.epoch,
+        progress=watch.images("Training", loop.shown(len(features), recipe)),
+    )
+    return _heads(found, classes, recipe, len(features), standard), found.curve
+
+
+def _learn_network(
+    data: Dataset,
+    rows: Rows,
+    base: NetworkEncoder,
+    recipe: Recipe,
+    name: str,
+    held_out: Rows | None,
+    state: Path | None,
+    resume: bool,
+    cache_dir: Path | None,
+    watch: Watch,
+) -> Trained:
+    done = watch.images("Reading", len(rows))
+    found = prepare(base, data.images, rows, progress=done)
+    if recipe.kind.supervised:
+        _check_classes(data, found.rows)
+    numbers, classes = _numbered(data, found.rows)
+    if base.backbone.name in cifar.NETWORKS:
+        base = replace(base, preprocess=_measured(base.preprocess, found.images))
+    device = resolve_device(base.device)
+    source = PixelSource(
+        found.images,
+        base.preprocess,
+        device,
+        shift=recipe.shift,
+        mirror=recipe.mirror,
+        seed=recipe.seed,
+    )
+    tested: tuple[Source, Rows] | None = None
+    if held_out is not None and len(held_out):
+        other = prepare(base, data.images, held_out)
+        tested = (
+            PixelSource(other.images, base.preprocess, device),
+            _number_as(data, other.rows, classes),
+        )
+    body = _fresh(base, source, recipe)
+    settled = base.backbone.to_config(), base.preprocess.to_config(), base.device
+    told = checkpoint.canonical_json(settled).encode() + found.sha256.tobytes() + numbers.tobytes()
+    result = loop.train(
+        body,
+        base.feature_dim,
+        source,
+        numbers,
+        len(classes),
+        recipe,
+        device=base.device,
+        held_out=tested,
+        state=state,
+        resume=resume,
+        identity=hashlib.sha256(told).hexdigest(),
+        report=watch.epoch,
+        progress=watch.images("Training", loop.shown(len(found.rows), recipe)),
+    )
+    body.requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
+    backbone = Backbone(base.backbone.name, base.feature_dim, body)
+    heads = _heads(result, classes, recipe, len(found.rows), None)
+    encoders = _encoders(base, backbone, heads, recipe, name, found.sha256)
+    return Trained(encoders, tuple(result.curve), len(found.rows), tuple(found.skipped))
+
+
+def _fresh(base: NetworkEncoder, source: PixelSource, recipe: Recipe) -> nn.Module:
+    """The network as the training begins with it."""
+    if base.backbone.name not in cifar.NETWORKS:
+        return base.backbone.module.requires_grad_(True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        body, _ = cifar.network(base.backbone.name)
+    sample = torch.arange(min(len(source), 5000))
+    cifar.whiten(body, source.plain(sample).cpu())
+    return body
+
+
+def _measured(preprocess: Preprocess, images: NDArray[np.uint8]) -> Preprocess:
+    """With mean and standard deviation of these images; rounded for short numbers in JSON."""
+    sample = images[:: max(1, len(images) // 5000)].astype(np.float64) / 255
+    mean = sample.mean(axis=(0, 2, 3)).round(4).tolist()
+    std = sample.std(axis=(0, 2, 3)).round(4).clip(min=0.01).tolist()
+    return replace(preprocess, mean=tuple(mean), std=tuple(std))
+
+
+def _heads(
+    found: Found,
+    classes: tuple[str, ...],
+    recipe: Recipe,
+    images: int,
+    standard: Standard | None,
+) -> dict[int, Head]:
+    def fold(head: LinearHead) -> LinearHead:
+        return head if standard is None else standard.folded(head)
+
+    return {
+        bits: Head(
+            recipe.method,
+            fold(head),
+            images,
+            found.objectives[bits].classifier(),
+            classes,
+            fold(found.softmax),
+            tuple(sorted(recipe.settings(bits).items())),
+        )
+        for bits, head in found.heads.items()
+    }
+
+
+def _encoders(
+    base: NetworkEncoder,
+    backbone: Backbone,
+    heads: Mapping[int, Head],
+    recipe: Recipe,
+    name: str,
+    sha256: NDArray[np.uint8],
+) -> tuple[NetworkEncoder, ...]:
+    return tuple(
+        NetworkEncoder(
+            name=name if len(heads) == 1 else f"{name}-{bits}",
+            method=recipe.method,
+            bits=bits,
+            backbone=backbone,
+            preprocess=base.preprocess,
+            head=head,
+            seed=recipe.seed,
+            device=base.device,
+            training_sha256=sha256,
+        )
+        for bits, head in heads.items()
+    )
+
+
+def compact(encoders: tuple[NetworkEncoder, ...]) -> tuple[NetworkEncoder, ...]:
+    """The same encoders in half of the bytes: weights that half precision holds exactly, and
+    the first `HASH` bytes of each training image's SHA-256.
+
+    Measure them afterwards: an output near 0 may change its sign.
+    """
+    module = encoders[0].backbone.module.half().float()
+    return tuple(
+        replace(
+            encoder,
+            backbone=replace(encoder.backbone, module=module),
+            head=None if encoder.head is None else encoder.head.halved(),
+            training_sha256=None
+            if encoder.training_sha256 is None
+            else np.ascontiguousarray(encoder.training_sha256[:, :HASH]),
+        )
+        for encoder in encoders
+    )
+
+
+def _check_classes(data: Dataset, rows: Rows) -> None:
+    """Refuse labels that nothing can be learnt from."""
+    numbers, sizes = np.unique(data.labels[rows], return_counts=True)
+    if len(numbers) < 2:
+        one = f" (all are {data.classes[int(numbers[0])]!r})" if len(numbers) else ""
+        raise NotEnoughImages(
+            f"{data.name}: training needs images of at least two classes{one}. "
+            "`--method itq` needs no labels."
+        )
+    alone = [data.classes[int(number)] for number in numbers[sizes < 2]]
+    if alone:
+        shown = ", ".join(map(repr, alone[:LISTED])) + (", …" if len(alone) > LISTED else "")
+        raise NotEnoughImages(
+            f"{data.name}: a class needs at least two images to be learnt; one alone is there "
+            f"of {shown}."
+        )
+
+
+def _numbered(data: Dataset, rows: Rows) -> tuple[Rows, tuple[str, ...]]:
+    """The labels of these images as numbers of the classes that occur, and these classes."""
+    present, numbers = np.unique(data.labels[rows], return_inverse=True)
+    return numbers.astype(np.int64), tuple(data.classes[int(index)] for index in present)
+
+
+def _number_as(data: Dataset, rows: Rows, classes: tuple[str, ...]) -> Rows:
+    """Their labels as numbers of these classes; −1 for other classes."""
+    number = {name: index for index, name in enumerate(classes)}
+    return np.array([number.get(data.label_name(row), -1) for row in rows.tolist()], np.int64)

@@ -1,0 +1,395 @@
+"""Training: the loop, resumption, what comes out, and the cache of features."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retrieval_db import encoder
+from retrieval_db.encoder import cifar, curves, training
+from retrieval_db.encoder.datasets import Dataset
+from retrieval_db.encoder.datasets.images import Pixels
+from retrieval_db.encoder.features import extract
+from retrieval_db.encoder.loop import Epoch
+from retrieval_db.encoder.methods import METHODS
+from retrieval_db.encoder.network import NetworkEncoder
+from retrieval_db.encoder.preprocess import Preprocess
+from retrieval_db.encoder.recipes import FROM_NOTHING, FROZEN, Recipe
+from retrieval_db.encoder.sources import PixelSource, Standard
+from retrieval_db.errors import (
+    EncoderError,
+    FormatError,
+    ImageError,
+    NotEnoughImages,
+    UsageError,
+)
+
+COLOURS = {"blue": (40, 60, 200), "green": (60, 180, 60), "red": (200, 40, 40)}
+FEW = FROM_NOTHING.changed(bits=(8, 12), epochs=2, batch_size=12)
+
+
+def coloured(count: int, seed: int = 0) -> Dataset:
+    """Photos of noise with a colour, which is their class."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    base = np.array([COLOURS[name] for name in COLOURS])[labels]
+    noise = random.integers(-60, 60, (count, 32, 32, 3))
+    pixels = (base[:, None, None] + noise).clip(0, 255).astype(np.uint8)
+    return Dataset("colours", Pixels("colours", pixels), labels.astype(np.int64), tuple(COLOURS))
+
+
+def every(data: Dataset) -> Any:
+    return np.arange(len(data))
+
+
+def train_network(data: Dataset, recipe: Recipe = FEW, **options: Any) -> training.Trained:
+    base = training.unfitted("cifar", device="cpu")
+    rows = options.pop("rows", every(data))
+    return training.train(data, rows, base, recipe, name="small", frozen=False, **options)
+
+
+def prepared(made: NetworkEncoder, data: Dataset) -> Any:
+    return np.stack([made.prepare(data.images[row]) for row in range(len(data))])
+
+
+@pytest.fixture(scope="module")
+def trained() -> training.Trained:
+    return train_network(coloured(48))
+
+
+def test_heads_for_several_widths_share_one_network(trained: training.Trained) -> None:
+    assert [(one.name, one.bits) for one in trained.encoders] == [("small-8", 8), ("small-12", 12)]
+    first, second = trained.encoders
+    assert first.backbone.module is second.backbone.module
+    assert trained.images == 48
+    assert trained.skipped == ()
+    assert [epoch.epoch for epoch in trained.curve] == [1, 2]
+    test = coloured(30, seed=1)
+    for made in trained.encoders:
+        features, outputs = made.encode(prepared(made, test))
+        assert outputs.shape == (30, made.bits)
+        wanted = [test.label_name(row) for row in range(30)]
+        assert np.mean(np.array(made.predict(outputs)) == wanted) > 0.9
+        assert len(made.classify(features)) == 30
+
+
+def test_the_same_seed_gives_the_same_encoder(trained: training.Trained) -> None:
+    before = torch.random.get_rng_state()
+    again = train_network(coloured(48))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    prints = [made.fingerprint for made in trained.encoders]
+    assert [made.fingerprint for made in again.encoders] == prints
+    other = train_network(coloured(48), replace(FEW, seed=1, epochs=1))
+    assert other.encoders[0].fingerprint != prints[0]
+
+
+def test_an_interrupted_training_goes_on_to_the_same_encoder(
+    trained: training.Trained, tmp_path: Path
+) -> None:
+    state = tmp_path / "small.state"
+    told: list[Epoch] = []
+
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: Epoch) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        train_network(coloured(48), state=state, watch=training.Watch(epoch=stop))
+    assert state.exists()
+    with pytest.raises(UsageError, match=r"interrupted: --resume"):
+        train_network(coloured(48), state=state)
+    with pytest.raises(UsageError, match="other settings or images"):
+        train_network(coloured(48), replace(FEW, seed=1), state=state, resume=True)
+    with pytest.raises(UsageError, match="other settings or images"):
+        train_network(coloured(48, seed=1), state=state, resume=True)
+    watch = training.Watch(epoch=told.append)
+    resumed = train_network(coloured(48), state=state, resume=True, watch=watch)
+    assert [one.fingerprint for one in resumed.encoders] == [
+        one.fingerprint for one in trained.encoders
+    ]
+    assert [epoch.epoch for epoch in told] == [1, 2]
+    again = train_network(coloured(48), state=state, resume=True)  # it was complete
+    assert again.encoders[0].fingerprint == resumed.encoders[0].fingerprint
+    state.write_bytes(b"half of a file")
+    with pytest.raises(FormatError, match="damaged"):
+        train_network(coloured(48), state=state, resume=True)
+
+
+def test_one_file_of_several_encoders(trained: training.Trained, tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    encoder.save_all(trained.encoders, path)
+    single = tmp_path / "single.safetensors"
+    encoder.save(trained.encoders[0], single)
+    assert path.stat().st_size < 1.1 * single.stat().st_size  # the network is in it once
+    assert [made.fingerprint for made in encoder.open_all(path)] == [
+        made.fingerprint for made in trained.encoders
+    ]
+    batch = prepared(trained.encoders[0], coloured(6))
+    for chosen in ({"name": "small-12"}, {"bits": 12}):
+        again = encoder.open_file(path, **chosen)
+        assert again.name == "small-12"
+        assert np.array_equal(again.encode(batch)[1], trained.encoders[1].encode(batch)[1])
+    with pytest.raises(UsageError, match=r"small-8, small-12.*small\.safetensors:small-8"):
+        encoder.open_file(path)
+    with pytest.raises(UsageError, match="small-8"):
+        encoder.open_file(single, bits=12)
+    assert encoder.open_file(single).name == "small-8"
+
+
+def test_the_images_it_learnt_from_are_known_afterwards(
+    trained: training.Trained, tmp_path: Path
+) -> None:
+    encoder.save_all(trained.encoders, tmp_path / "small.safetensors")
+    data = coloured(48)
+    expected = [np.frombuffer(data.images.sha256(row), np.uint8) for row in range(48)]
+    for made in encoder.open_all(tmp_path / "small.safetensors"):
+        assert isinstance(made, NetworkEncoder)
+        assert made.training_sha256 is not None
+        assert np.array_equal(made.training_sha256, expected)
+
+
+def test_a_compact_file_is_half_as_large(trained: training.Trained, tmp_path: Path) -> None:
+    whole = train_network(coloured(24), replace(FEW, epochs=1, bits=(8,)))
+    encoder.save_all(whole.encoders, tmp_path / "whole.safetensors")
+    halves = training.compact(whole.encoders)
+    encoder.save_all(halves, tmp_path / "half.safetensors")
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.55 * sizes[0]
+    again = encoder.open_file(tmp_path / "half.safetensors")
+    assert again.fingerprint == halves[0].fingerprint
+    assert isinstance(again, NetworkEncoder)
+    assert again.training_sha256 is not None
+    assert again.training_sha256.shape == (24, 8)
+    batch = prepared(halves[0], coloured(6))
+    assert np.array_equal(again.encode(batch)[1], halves[0].encode(batch)[1])
+
+
+def test_unseen_classes_are_no_classes_of_the_encoder() -> None:
+    data = coloured(48)
+    rows = np.flatnonzero(data.labels != 1)
+    one = train_network(data, replace(FEW, epochs=1, bits=(8,)), rows=rows).encoders[0]
+    assert one.head is not None
+    assert one.head.classes == ("blue", "red")
+    assert one.name == "small"
+
+
+def test_curves(trained: training.Trained, tmp_path: Path) -> None:
+    curves.write_csv(trained.curve, tmp_path / "small.csv")
+    with (tmp_path / "small.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["loss"]) for row in rows] == [epoch.loss for epoch in trained.curve]
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    curves.plot(trained.curve, tmp_path / "small.png", "colours")
+    with Image.open(tmp_path / "small.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_held_out_images_are_watched() -> None:
+    data = coloured(60)
+    rows, held = every(data)[:48], every(data)[48:]
+    found = train_network(data, replace(FEW, bits=(8,)), rows=rows, held_out=held)
+    for epoch in found.curve:
+        assert epoch.validation is not None
+        assert 0 <= epoch.validation <= 1
+
+
+@pytest.fixture
+def backbone(mobilenet: Path) -> NetworkEncoder:
+    return training.unfitted("mobilenet_v2", weights=mobilenet, changes={"input_size": 32})
+
+
+@pytest.mark.parametrize("method", ["orthohash", "latent_ce", "triplet", "dplm", "itq"])
+def test_frozen_features(method: str, backbone: NetworkEncoder, tmp_path: Path) -> None:
+    data = coloured(60)
+    options = {"anchors": 20.0} if method == "dplm" else {}
+    recipe = replace(FROZEN, method=method, bits=(8,), epochs=4, batch_size=20, options=options)
+    found = training.train(data, every(data), backbone, recipe, name="x", frozen=True)
+    made = found.encoders[0]
+    assert (made.method, made.name) == (method, "x")
+    assert made.backbone.sha256 == backbone.backbone.sha256  # the network is as it was
+    encoder.save(made, tmp_path / "x.safetensors")
+    assert (tmp_path / "x.safetensors").stat().st_size < 500_000
+    again = encoder.open_file(tmp_path / "x.safetensors")
+    assert again.fingerprint == made.fingerprint
+    batch = prepared(made, data)
+    features, outputs = made.encode(batch)
+    assert np.array_equal(again.encode(batch)[1], outputs)
+    assert made.training_sha256 is not None
+    if METHODS[method].trained:
+        wanted = [data.label_name(row) for row in range(60)]
+        assert np.mean(np.array(made.classify(features)) == wanted) > 0.9
+    if method in ("triplet", "dplm"):
+        with pytest.raises(EncoderError, match="names no class"):
+            made.predict(outputs)
+    if method == "itq":
+        with pytest.raises(EncoderError, match="not trained on labels"):
+            made.predict(outputs)
+
+
+def test_the_whole_of_a_pretrained_network_is_trained(mobilenet: Path, tmp_path: Path) -> None:
+    base = training.unfitted("mobilenet_v2", weights=mobilenet, changes={"input_size": 32})
+    recipe = training.usual_recipe("orthohash", "mobilenet_v2", False).changed(
+        bits=(8,), epochs=1, batch_size=6
+    )
+    data = coloured(12)
+    made = training.train(data, every(data), base, recipe, name="x", frozen=False).encoders[0]
+    assert made.backbone.sha256 is None
+    encoder.save(made, tmp_path / "x.safetensors")
+    again = encoder.open_file(tmp_path / "x.safetensors")
+    batch = prepared(made, data)
+    assert np.array_equal(again.encode(batch)[1], made.encode(batch)[1])
+
+
+def test_features_are_computed_once(
+    backbone: NetworkEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = coloured(20)
+    computed: list[int] = []
+    plain = NetworkEncoder.features
+
+    def counted(self: NetworkEncoder, batch: Any) -> Any:
+        computed.append(len(batch))
+        return plain(self, batch)
+
+    monkeypatch.setattr(NetworkEncoder, "features", counted)
+    first = extract(backbone, data.images, np.arange(12), cache_dir=tmp_path)
+    # Others, in another order, and some again.
+    second = extract(backbone, data.images, np.arange(19, 3, -1), cache_dir=tmp_path)
+    assert computed == [12, 8]
+    np.testing.assert_array_equal(second.features[second.rows == 5], first.features[5:6])
+    np.testing.assert_array_equal(
+        second.features, plain(backbone, prepared(backbone, data))[19:3:-1]
+    )
+    other = replace(backbone, preprocess=backbone.preprocess.changed(mean=0.3))
+    extract(other, data.images, np.arange(2), cache_dir=tmp_path)
+    assert computed == [12, 8, 2]
+    for block in tmp_path.rglob("*.npz"):
+        block.write_bytes(b"damaged")
+    again = extract(backbone, data.images, np.arange(12), cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.features, first.features)
+
+
+class Broken(Pixels):
+    """Images of which the second cannot be decoded, and the third not even be read."""
+
+    def __getitem__(self, index: int) -> Image.Image:
+        if index == 1:
+            raise ImageError("b.jpg: not an image")
+        return super().__getitem__(index)
+
+    def sha256(self, index: int) -> bytes:
+        if index == 2:
+            raise ImageError("c.jpg: permission denied")
+        return super().sha256(index)
+
+
+def test_broken_images_are_left_out_and_listed(backbone: NetworkEncoder) -> None:
+    data = coloured(30)
+    assert isinstance(data.images, Pixels)
+    broken = replace(data, images=Broken("broken", data.images.data))
+    found = train_network(broken, replace(FEW, epochs=1))
+    assert found.images == 28
+    assert sorted(found.skipped) == ["b.jpg: not an image", "c.jpg: permission denied"]
+    recipe = replace(FROZEN, bits=(8,), epochs=1)
+    frozen = training.train(broken, every(data), backbone, recipe, name="x", frozen=True)
+    assert frozen.images == 28
+    assert len(frozen.skipped) == 2
+
+
+def test_cuts_and_mirror_images() -> None:
+    images = np.arange(2 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 4, 4)
+    preprocess = Preprocess(4, (0.0,) * 3, (1 / 255,) * 3, crop=1.0)
+    source = PixelSource(images, preprocess, torch.device("cpu"), shift=1, mirror=True)
+    rows, generator = torch.tensor([0, 1]), torch.Generator().manual_seed(0)
+    np.testing.assert_allclose(source.plain(rows).numpy(), images, rtol=1e-6)
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="reflect")
+    mirrored = []
+    for epoch in range(40):
+        for shown, own in zip(source.batch(rows, epoch, generator).numpy(), padded, strict=True):
+            cuts = [own[:, y : y + 4, x : x + 4] for y in range(3) for x in range(3)]
+            plain = any(np.allclose(shown, cut) for cut in cuts)
+            turned = any(np.allclose(shown, cut[:, :, ::-1]) for cut in cuts)
+            assert plain or turned
+            mirrored.append(turned and not plain)
+    for image in (mirrored[::2], mirrored[1::2]):  # every other epoch, but for palindromes
+        assert not any(a and b for a, b in itertools.pairwise(image))
+        assert sum(image) > 10
+
+
+def test_the_first_layer_whitens() -> None:
+    data = coloured(60)
+    assert isinstance(data.images, Pixels)
+    x = torch.from_numpy(data.images.data.transpose(0, 3, 1, 2)).float() / 255
+    module, dim = cifar.network("cifar")
+    cifar.whiten(module, x)
+    assert isinstance(module, torch.nn.Sequential)
+    with torch.inference_mode():
+        rows = module[0](x).permute(0, 2, 3, 1).reshape(-1, 24)[:, :12]
+        assert module(x).shape == (60, dim)
+    np.testing.assert_allclose(np.cov(rows.numpy().T), np.eye(12), atol=0.1)
+
+
+def test_standardised_features_fold_back() -> None:
+    features = np.random.default_rng(0).gamma(1.0, size=(40, 6)).astype(np.float32)
+    standard = Standard.of(features)
+    ready = standard(features)
+    assert ready.std() == pytest.approx(1, abs=1e-3)
+    layer = torch.nn.Linear(6, 4)
+    from retrieval_db.encoder.objectives import linear
+
+    head = linear(layer)
+    np.testing.assert_allclose(standard.folded(head)(features), head(ready), atol=1e-5)
+
+
+def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
+    data = coloured(12)
+    one = replace(data, labels=np.zeros(12, np.int64))
+    with pytest.raises(NotEnoughImages, match=r"two classes \(all are 'blue'\)"):
+        train_network(one)
+    with pytest.raises(NotEnoughImages, match="one alone is there of 'red'"):
+        train_network(data, rows=np.array([0, 1, 2, 3, 4]))
+    with pytest.raises(UsageError, match="itq is fitted on features that stay"):
+        train_network(data, replace(FEW, method="itq"))
+    base = training.unfitted("cifar")
+    with pytest.raises(UsageError, match="cifar begins with random weights"):
+        training.train(data, every(data), base, FROZEN, name="x", frozen=True)
+    with pytest.raises(UsageError, match="leave out --weights"):
+        training.unfitted("cifar", weights=Path("x.pth"))
+    with pytest.raises(EncoderError, match="infinite"):
+        train_network(data, replace(FEW, learning_rate=1e30, batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sift"}, "Unknown method 'sift'"),
+        ({"method": "phash"}, "ready as they are"),
+        ({"bits": ()}, "at least one"),
+        ({"bits": (48, 48)}, "named twice"),
+        ({"bits": (30,)}, "multiple of 4"),
+        ({"options": {"margine": 1.0}}, "no option 'margine'; those it has: scale, margin"),
+        ({"method": "latent_ce", "options": {"m": 1.0}}, "those it has: none"),
+        ({"epochs": 0}, "epochs must be more than 0"),
+        ({"learning_rate": -1.0}, "learning rate must be"),
+        ({"precision": "float16"}, "float32, bfloat16"),
+        ({"optimizer": "lion"}, "sgd, adamw"),
+    ],
+)
+def test_impossible_recipes(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(FROZEN, **change)
+
+
+def test_mixed_precision() -> None:
+    found = train_network(coloured(24), replace(FEW, precision="bfloat16", epochs=1))
+    assert np.isfinite(found.curve[0].loss)

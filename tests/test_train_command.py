@@ -1,0 +1,124 @@
+"""`train` on the command line, and the files that come of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import command
+
+pytest.importorskip("torch", reason="the extra `encoder` is not installed")
+
+COLOURS = {"blue": (40, 60, 200), "red": (200, 40, 40)}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos of two colours."""
+    where, random = tmp_path_factory.mktemp("train"), np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (where / "photos" / name).mkdir(parents=True)
+        for number in range(8):
+            noise = np.array(colour) + random.integers(-40, 40, (32, 32, 3))
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(
+                where / "photos" / name / f"{number}.png"
+            )
+    return where
+
+
+def train(folder: Path, *arguments: object) -> command.Outcome:
+    return command.run(
+        *("train", "--data", folder / "photos", "--backbone", "cifar", "--device", "cpu"),
+        *("--epochs", 1, "--batch-size", 8, *arguments),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Path:
+    file = folder / "colours.safetensors"
+    outcome = train(folder, "--bits", "12,16", "--validation", "0.25", "--json", "-o", file)
+    assert outcome.code == 0, outcome
+    told = json.loads(outcome.out)
+    assert told["images"] == 12
+    assert [one["name"] for one in told["encoders"]] == ["colours-12", "colours-16"]
+    assert "orthohash on photos: 12 images, 4 held out, cifar." in outcome.err
+    assert "epoch 1/1: loss" in outcome.err
+    return file
+
+
+def test_what_lies_beside_the_encoder(trained: Path) -> None:
+    assert trained.with_suffix(".csv").read_text().startswith("epoch,seconds,learning_rate")
+    assert not trained.with_suffix(".state").exists()
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    assert trained.with_suffix(".png").stat().st_size > 1000
+
+
+def test_a_trained_encoder_indexes_and_searches(
+    trained: Path, folder: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRIEVAL_DB_URL", database_url)
+    photos = folder / "photos"
+    refused = command.run("index", photos, "-e", trained)
+    assert refused.code == 2
+    assert f"{trained}:colours-12" in refused.err
+    command.succeed("index", photos, "-e", f"{trained}:colours-16", "--labels", "folder")
+    command.succeed("index", photos, "-e", trained, "--bits", 12)
+    found = json.loads(
+        command.succeed("search", photos / "red" / "0.png", "-e", "colours-16", "--json").out
+    )
+    assert len(found[0]["hits"]) == 10
+    command.succeed("encoders", "add", trained)  # both are there already
+    listed = json.loads(command.succeed("encoders", "list", "--json").out)
+    assert {one["name"] for one in listed} == {"colours-12", "colours-16"}
+    named = command.run("encoders", "add", trained, "--name", "other")
+    assert named.code == 2
+    assert "holds 2 encoders" in named.err
+    command.succeed("encoders", "add", f"{trained}:colours-12", "--name", "other")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--bits", "12", "--set", "margine=3"], 2, "no option 'margine'; those it has: scale, m"),
+        (["--bits", "12", "--set", "margin"], 2, "NAME=NUMBER such as margin=20"),
+        (["--bits", "a"], 2, "a list such as 12,32,48"),
+        (["--bits", "30"], 2, "multiple of 4"),
+        (["--method", "orthohash48"], 2, "--method orthohash --bits"),
+        (["--method", "sift"], 2, "Unknown method 'sift'"),
+        (["--frozen"], 2, "cannot be frozen"),
+        (["--method", "itq"], 2, "cannot be frozen"),
+        (["--backbone", "resnet5"], 2, "Unknown backbone 'resnet5'"),
+        (["--protocol", "cifar10-5k"], 2, "100 images of the class"),
+    ],
+)
+def test_wrong_usage(
+    arguments: list[str], code: int, message: str, folder: Path, tmp_path: Path
+) -> None:
+    outcome = train(folder, "-o", tmp_path / "x.safetensors", *arguments)
+    assert outcome.code == code, outcome
+    assert message in outcome.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_impossible_data(folder: Path, tmp_path: Path) -> None:
+    single = tmp_path / "single"
+    (single / "red").mkdir(parents=True)
+    for number in range(3):
+        command.photo(number).save(single / "red" / f"{number}.png")
+    out = tmp_path / "x.safetensors"
+    one = command.run("train", "--data", single, "--backbone", "cifar", "-o", out)
+    assert one.code == 1
+    assert "at least two classes (all are 'red')" in one.err
+    (single / "blue").mkdir()
+    command.photo(9).save(single / "blue" / "9.png")
+    alone = command.run("train", "--data", single, "--backbone", "cifar", "-o", out)
+    assert alone.code == 1
+    assert "one alone is there of 'blue'" in alone.err
+    wrong = command.run("train", "--data", folder / "photos", "-o", tmp_path / "x.pth")
+    assert wrong.code == 2
+    assert "ends in .safetensors" in wrong.err
+    assert not out.exists()
