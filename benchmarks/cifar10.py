@@ -1,0 +1,200 @@
+"""One network and its codes of several widths, trained on CIFAR-10 and measured; one seed.
+
+    python -m benchmarks.cifar10 --seed 0 --network cifar_large --epochs 40 --output DIR
+                                 [--choose] [--resume] [--device cuda] [--precision bfloat16]
+
+Protocol `cvprw15`: trained on the 50,000 training images, which are also the database; the
+10,000 test images are queries, and are asked once, at the end. `--choose` trains on 45,000 and
+asks the other 5,000 training images instead: that is where settings are chosen. Beside the codes
+stands the accuracy of a softmax on the same network's features. DIR gets the curves, the result
+(`cifar10-….json`) and a compact encoder file; a copy of the result in `benchmarks/results` is
+what the tables are written from. All images are kept on the device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from retrieval_db.evaluation import by_prediction
+
+from benchmarks import study
+from retrieval_db import codes, metrics, ties
+from retrieval_db.console.screen import progress_bar, progress_bars
+from retrieval_db.encoder import curves, datasets, save_all, training
+from retrieval_db.encoder.loop import Epoch
+from retrieval_db.encoder.network import NetworkEncoder
+from retrieval_db.encoder.recipes import Recipe
+
+BITS = (12, 16, 32, 48, 64, 128)
+BLOCK = 1000  # images that are encoded at once
+
+
+def measured(
+    encoders: tuple[NetworkEncoder, ...], data: datasets.Dataset, split: datasets.Split
+) -> dict[str, Any]:
+    """mAP and the accuracy of naming the class, for each width; and the softmax's."""
+    rows = np.concatenate([split.database, split.query])
+    features = _features(encoders[0], data, rows)
+    asked = np.arange(len(split.database), len(rows))
+    labels = data.labels[rows]
+    names = np.array(data.classes)[labels[asked]]
+    known = np.arange(len(split.database))
+    # No classifier names a class that it has never seen.
+    known_classes = split.protocol != "unseen"
+
+    def mean_precision(ranking: ties.Ties) -> float:
+        found = metrics.average_precisions(ranking, split.k, denominator=split.denominator)
+        return round(float(found.mean()), 5)
+
+    def predicted(found: list[str]) -> dict[str, float]:
+        number = {name: index for index, name in enumerate(data.classes)}
+        numbers = np.array([number[name] for name in found])
+        ranking = by_prediction(numbers, labels[asked], labels[known])
+        accuracy = float((np.array(found) == names).mean())
+        return {"accuracy": round(accuracy, 5), "map": mean_precision(ranking)}
+
+    lines = []
+    for encoder in encoders:
+        outputs = encoder.outputs(features)
+        packed = codes.binarize(outputs)
+        ranking = ties.by_label(
+            packed[asked], packed[known], encoder.bits, labels[asked], labels[known]
+        )
+        line: dict[str, Any] = {"bits": encoder.bits, "map": mean_precision(ranking)}
+        line["distinct_codes"] = len(np.unique(packed[known], axis=0))
+        head = encoder.head
+        if known_classes and head is not None and head.classifier is not None:
+            line["predicted_label"] = predicted(encoder.predict(outputs[asked]))
+        lines.append(line)
+        print(line, flush=True)
+    if not known_classes:
+        return {"widths": lines}
+    return {"softmax": predicted(encoders[0].classify(features[asked])), "widths": lines}
+
+
+def _features(
+    encoder: NetworkEncoder, data: datasets.Dataset, rows: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    parts = []
+    with progress_bar("Encoding", len(rows)) as advance:
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            batch = np.stack([encoder.prepare(data.images[row]) for row in part.tolist()])
+            parts.append(encoder.features(batch))
+            advance(len(part))
+    return np.concatenate(parts)
+
+
+def few(split: datasets.Split, data: datasets.Dataset, images: int) -> datasets.Split:
+    """The same with so many training images and a fifth of it in queries, to try it out."""
+    train = split.train[:: max(1, len(split.train) // images)]
+    query = split.query[:: max(1, 5 * len(split.query) // images)]
+    return replace(split, train=train, database=train, query=query)
+
+
+def recipe_of(given: argparse.Namespace) -> Recipe:
+    usual = training.usual_recipe(given.method, given.network, frozen=False)
+    return usual.changed(
+        bits=tuple(map(int, given.bits.split(","))),
+        epochs=given.epochs,
+        learning_rate=given.lr,
+        batch_size=given.batch_size,
+        weight_decay=given.weight_decay,
+        precision=given.precision,
+        seed=given.seed,
+    )
+
+
+def device_name(device: str) -> str:
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--network", default="cifar_large")
+    parser.add_argument("--method", default="orthohash")
+    parser.add_argument("--bits", default=",".join(map(str, BITS)))
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--protocol", default="cvprw15")
+    parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--images", type=int, help="so many training images only, to try it out")
+    parser.add_argument("--resume", action="store_true")
+    given = parser.parse_args()
+    recipe = recipe_of(given)
+    file = study.data_dir() / "cifar10" / "cifar10_jpeg.npz"
+    data = datasets.open_data(f"cifar10:{file}")
+    split = datasets.protocol(data, given.protocol, given.seed)
+    if given.choose:
+        split = datasets.validation(data, split)
+    if given.images:
+        split = few(split, data, given.images)
+    role = "-choose" if given.choose else ""
+    name = f"cifar10-{given.network}-{given.method}-{given.protocol}{role}-seed{given.seed}"
+    given.output.mkdir(parents=True, exist_ok=True)
+    curve: list[Epoch] = []
+
+    def report(epoch: Epoch) -> None:
+        curve.append(epoch)
+        curves.write_csv(curve, given.output / f"{name}.csv")
+        print(epoch, flush=True)
+
+    started = time.perf_counter()
+    with progress_bars() as bars:
+        trained = training.train(
+            data,
+            split.train,
+            training.unfitted(given.network, device=given.device),
+            recipe,
+            name="cifar10",
+            frozen=False,
+            state=given.output / f"{name}.state",
+            resume=given.resume,
+            watch=training.Watch(bars, report),
+        )
+    seconds = time.perf_counter() - started
+    encoders = training.compact(trained.encoders)
+    save_all(encoders, given.output / f"{name}.safetensors")
+    figures = {
+        "data": data.name,
+        "protocol": given.protocol + (", 5,000 training images held out" if given.choose else ""),
+        "network": given.network,
+        "weights": sum(weight.numel() for weight in encoders[0].backbone.module.parameters()),
+        "device": device_name(given.device),
+        "commit": study.commit(),
+        "versions": study.versions("torch"),
+        "recipe": json.loads(recipe.to_json()),
+        "images": trained.images,
+        "queries": len(split.query),
+        "training_seconds": round(sum(epoch.seconds for epoch in trained.curve), 1),
+        "seconds": round(seconds, 1),
+        **measured(encoders, data, split),
+    }
+    path = study.write(name, study.command(), figures)
+    (given.output / f"{name}.state").unlink(missing_ok=True)
+    shutil.copy(path, given.output)
+    if given.images:
+        path.unlink()
+        print("A trial: its result stays in the output folder only.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
