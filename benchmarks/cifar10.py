@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from retrieval_db.evaluation import by_prediction
 
 from benchmarks import study
 from retrieval_db import codes, metrics, ties
@@ -34,6 +33,7 @@ from retrieval_db.encoder import curves, datasets, save_all, training
 from retrieval_db.encoder.loop import Epoch
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.recipes import Recipe
+from retrieval_db.evaluation import by_prediction
 
 BITS = (12, 16, 32, 48, 64, 128)
 BLOCK = 1000  # images that are encoded at once

@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from retrieval_db.evaluation import by_cosine, by_prediction
-from retrieval_db.ties import Ties
 
 from benchmarks import study
 from retrieval_db import codes, metrics, ties
@@ -29,6 +28,8 @@ from retrieval_db.encoder import datasets, training
 from retrieval_db.encoder.features import extract
 from retrieval_db.encoder.methods import METHODS
 from retrieval_db.encoder.recipes import FROZEN
+from retrieval_db.evaluation import by_cosine, by_prediction
+from retrieval_db.ties import Ties
 
 CACHE = study.ROOT / ".data"
 NAME = "frozen-cifar10"
@@ -69,10 +70,13 @@ def load(input_size: int, cache: Path = CACHE) -> Bench:
     return Bench(data, found.features, input_size)
 
 
-def score(ranking: Ties, split: datasets.Split) -> float:
-    """mAP as the protocol defines it."""
-    found = metrics.average_precisions(ranking, split.k, denominator=split.denominator)
-    return float(found.mean())
+def score(ranking: Ties | Iterable[Ties], split: datasets.Split) -> float:
+    """mAP as the protocol defines it, of all queries or of some after the other."""
+    parts = [ranking] if isinstance(ranking, Ties) else ranking
+    found = [
+        metrics.average_precisions(part, split.k, denominator=split.denominator) for part in parts
+    ]
+    return float(np.concatenate(found).mean())
 
 
 def hamming(bench: Bench, split: datasets.Split, outputs: Features) -> float:
