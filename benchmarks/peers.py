@@ -148,7 +148,7 @@ class Ours(ServerPeer):
 
 
 class Scan(ServerPeer):
-    """The best plain statement: the inlined function, ordered and limited.
+    """The best plain statement: the inlined function, ordered and limited, then path and label.
 
     Everything but the query's words is literal, so that the planner sees it and chooses what to
     read: the table, a bucket index, the index on labels. psycopg prepares what it sends often.
@@ -189,7 +189,9 @@ class Scan(ServerPeer):
                 conditions.append(sql.SQL("{} <= {}").format(distance, radius))
             limit = sql.SQL("ALL") if k is None else sql.Literal(k)
             text = sql.SQL(
+                "SELECT id, distance, path, label FROM ("
                 "SELECT id, {} AS distance FROM images WHERE {} ORDER BY distance, id LIMIT {}"
+                ") AS best JOIN images USING (id) ORDER BY distance, id"
             ).format(distance, sql.SQL(" AND ").join(conditions), limit)
             self._statements[k, radius] = text.as_bytes(self.connection)
         return self._statements[k, radius]

@@ -86,7 +86,7 @@ $$
 #     one probe, a descent of a B-tree                           4
 #     one row met: index-only scan                               1.5
 #                  index scan, without covering columns          4
-#     a row fetched by id to test a filter                       5
+#     a row fetched by id to test a filter                      12
 SHELL_PRICE = """
 CREATE FUNCTION shell_price(probes float8, met float8, row_price float8)
 RETURNS float8
@@ -232,7 +232,8 @@ DECLARE
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := @met_price@;   -- of a row that a probe meets
-    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
+    row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
+    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -265,10 +266,10 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- A share of the scan's price may be spent without a plan; more only if, by the estimate,
         -- the shells up to the present k-th distance cost less than the scan.
-        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
-        IF spent + next_price > 0.1 * scan_price THEN
+        allowed := greatest((free - spent) / row_price, 0)::bigint;
+        IF spent + next_price > free THEN
             IF next_price = 'infinity' OR spent + shells_price(
                 reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
             ) > scan_price THEN
