@@ -117,7 +117,7 @@ class Ours(ServerPeer):
 
     name = "retrieval-db"
     statement = (
-        "SELECT image_id, distance FROM search_codes("
+        "SELECT image_id, distance, path, label FROM search_codes("
         "%s, %s, %s, %s, %s, k => %s, radius => %s, labels => %s, metadata => %s) ORDER BY rank"
     )
 
@@ -144,7 +144,8 @@ class Ours(ServerPeer):
 
     def _rows(self, code: Code, k: int | None, radius: int | None) -> Found:
         given = [self.encoder, *code.words, k, radius, *self.filters]
-        return self.connection.execute(self.statement, given).fetchall()
+        rows = self.connection.execute(self.statement, given).fetchall()
+        return [row[:2] for row in rows]
 
 
 class Scan(ServerPeer):
@@ -198,7 +199,8 @@ class Scan(ServerPeer):
 
     def _rows(self, code: Code, k: int | None, radius: int | None) -> Found:
         words = {f"q{number}": word for number, word in enumerate(code.words, start=1)}
-        return self.connection.execute(self.statement(k, radius), words).fetchall()
+        rows = self.connection.execute(self.statement(k, radius), words).fetchall()
+        return [row[:2] for row in rows]
 
 
 class Pgvector(ServerPeer):
