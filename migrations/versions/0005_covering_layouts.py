@@ -540,7 +540,7 @@ BEGIN
                           OR clock_timestamp() + all_rows * interval '0.2 us' > deadline) THEN
         plan := 'buckets';    -- The budget does not reach a scan: the best so far.
     ELSIF plan <> 'buckets' THEN
-        IF plan = 'filter' AND labelled <= 20000 THEN
+        IF plan = 'filter' AND labelled < 2000 THEN
             keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
         ELSE
             keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
