@@ -428,7 +428,8 @@ DECLARE
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := @met_price@;   -- of a row that a probe meets
-    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
+    row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
+    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -461,10 +462,10 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- A share of the scan's price may be spent without a plan; more only if, by the estimate,
         -- the shells up to the present k-th distance cost less than the scan.
-        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
-        IF spent + next_price > 0.1 * scan_price THEN
+        allowed := greatest((free - spent) / row_price, 0)::bigint;
+        IF spent + next_price > free THEN
             IF next_price = 'infinity' OR spent + shells_price(
                 reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
             ) > scan_price THEN
@@ -1073,7 +1074,7 @@ BEGIN
                           OR clock_timestamp() + all_rows * interval '0.2 us' > deadline) THEN
         plan := 'buckets';    -- The budget does not reach a scan: the best so far.
     ELSIF plan <> 'buckets' THEN
-        IF plan = 'filter' AND labelled <= 20000 THEN
+        IF plan = 'filter' AND labelled < 2000 THEN
             keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
         ELSE
             keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
@@ -1211,7 +1212,8 @@ DECLARE
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
-    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
+    row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
+    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1244,10 +1246,10 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- A share of the scan's price may be spent without a plan; more only if, by the estimate,
         -- the shells up to the present k-th distance cost less than the scan.
-        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
-        IF spent + next_price > 0.1 * scan_price THEN
+        allowed := greatest((free - spent) / row_price, 0)::bigint;
+        IF spent + next_price > free THEN
             IF next_price = 'infinity' OR spent + shells_price(
                 reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
             ) > scan_price THEN
@@ -1385,7 +1387,8 @@ DECLARE
     spent float8 := 0;
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
-    row_price float8 := met_price + CASE WHEN filtered THEN 5 ELSE 0 END;
+    row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
+    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1418,10 +1421,10 @@ BEGIN
             END IF;
         END LOOP;
 
-        -- A tenth of the scan's price may be spent without a plan; more only if, by the estimate,
+        -- A share of the scan's price may be spent without a plan; more only if, by the estimate,
         -- the shells up to the present k-th distance cost less than the scan.
-        allowed := greatest((0.1 * scan_price - spent) / row_price, 0)::bigint;
-        IF spent + next_price > 0.1 * scan_price THEN
+        allowed := greatest((free - spent) / row_price, 0)::bigint;
+        IF spent + next_price > free THEN
             IF next_price = 'infinity' OR spent + shells_price(
                 reach - guaranteed, widths, flips, next_probes, next_met, floor_rows, row_price
             ) > scan_price THEN
