@@ -117,7 +117,7 @@ class NumPyIndex:
                         np.add(away, count[:size], out=away)
                 if away.min() > best.worst:
                     continue
-                near = np.flatnonzero(away <= best.worst)
+                near = np.flatnonzero(away <= best.bound(away))
                 best.add(away[near], near + start if rows is None else rows[start:stop][near])
         return [best.keys() for best in found]
 
@@ -131,6 +131,13 @@ class _Best:
         self._size = 0
         self._new = 0
         self.worst = radius
+
+    def bound(self, distances: NDArray[Any]) -> int:
+        """The largest distance in a block that can be of use."""
+        if self._size or self._keep is None or self._keep >= len(distances):
+            return self.worst
+        # In the first block every row would do: only the nearest `keep`, and their ties.
+        return min(self.worst, int(np.searchsorted(np.bincount(distances).cumsum(), self._keep)))
 
     def add(self, distances: NDArray[Any], rows: Rows) -> None:
         self._parts.append(pack_keys(distances, rows))
@@ -203,7 +210,7 @@ class FaissIndex:
         asked = _row_bytes(queries)
         if keep is None:
             return self._within(asked, np.full(len(queries), radius))
-        more = min(4 * keep + 32, total)
+        more = min(2 * keep + 32, total)
         distances, found = self._flat.search(asked, more)
         last = distances[:, min(keep, total) - 1]
         keys = np.sort(pack_keys(distances, found), axis=1)
