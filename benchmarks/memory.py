@@ -181,7 +181,7 @@ def break_even(read: float, database: float, in_memory: float) -> int | None:
 
 
 def noting(db: Database, rounds: int) -> dict[str, Any]:
-    """Statements of one, 20,000 and 200,000 rows, with the triggers and without, by turns."""
+    """Statements of one, 20,000 and 100,000 rows, with the triggers and without, by turns."""
     name = "memory-noting"
     databases.load(db, name, workloads.clustered(1_000, 1)[0], BITS)
     encoder = db.encoder(name).id
@@ -206,8 +206,8 @@ def noting(db: Database, rounds: int) -> dict[str, Any]:
         for single in range(200):
             write("insert_1", insert, encoder, f"{number} {single} ", 1)
         write("insert_20000", insert, encoder, f"{number} many ", 20_000)
-        write("insert_200000", insert, encoder, f"{number} most ", 200_000)
-        write("update_200000", update, str(number), encoder, f"^{number} most")
+        write("insert_100000", insert, encoder, f"{number} most ", 100_000)
+        write("update_100000", update, str(number), encoder, f"^{number} most")
         db.connection.execute(
             "DELETE FROM images WHERE encoder_id = %s AND path ~ %s", [encoder, f"^{number} "]
         )
@@ -237,7 +237,7 @@ def main() -> None:
         figures = scan(given.rows[0], given.queries)
     elif given.part == "noting":
         with databases.fresh(given.database, "bench_memory") as db:
-            figures = noting(db, 7)
+            figures = noting(db, 5)
     else:
         figures = {"bits": BITS, "k": 10, "queries": given.queries, "tables": []}
         for rows in given.rows:
