@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import search_tables, workloads
+from benchmarks import memory_tables, search_tables, workloads
 
 
 def test_the_page_repeats_the_result_files() -> None:
@@ -44,3 +44,8 @@ def test_peers_agree_on_tied_codes() -> None:
             answers = [peer.ask(code, question) for peer in (flat, duck, hashed)]
             distances = [[distance for _, distance in answer] for answer in answers]
             assert distances[0] == distances[1] == distances[2]
+
+
+def test_the_page_of_codes_in_memory_says_what_the_result_files_say() -> None:
+    page = memory_tables.PAGE.read_text()
+    assert page == memory_tables.written(page), "Run python -m benchmarks.memory_tables."
