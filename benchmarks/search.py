@@ -28,7 +28,7 @@ import numpy as np
 
 from benchmarks import building, databases, peers, study, workloads
 from benchmarks.peers import Code, Found, Peer, Question
-from benchmarks.timing import Times, percentiles, private_memory_mib, ratio
+from benchmarks.timing import ROUNDS, Times, in_rounds, percentiles, private_memory_mib, ratio
 from benchmarks.workloads import Workload
 from retrieval_db import connect
 from retrieval_db.client import Database
@@ -44,7 +44,6 @@ QUESTIONS: dict[str, list[Question]] = {
 EFS = (40, 60, 100, 150, 200, 300, 400, 600, 800, 1000)
 FLIPS = (0, 1, 2)
 TABLE = "bench_hnsw"
-ROUNDS = 5
 GROUPS = ("parallel", "pgvector", "hnsw", "faiss", "multihash", "duckdb")
 
 
@@ -214,8 +213,7 @@ class Study:
         for number in range(ROUNDS):
             first = number % len(contenders)
             for contender in contenders[first:] + contenders[:first]:
-                chosen = range(0, len(self.codes), len(self.codes) // contender.queries)
-                for query in np.array_split(chosen[: contender.queries], ROUNDS)[number].tolist():
+                for query in in_rounds(len(self.codes), contender.queries)[number]:
                     found = contender.answer(self.codes[query], wanted)
                     answers[id(contender.peer)][query] = found
                     found = self.without_own(contender.peer, query, found, question)

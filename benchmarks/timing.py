@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+ROUNDS = 5
+
 
 def processor_milliseconds(pid: int) -> float:
     """Processor time that a local process has had; 0 where the system does not tell.
@@ -35,6 +37,16 @@ def private_memory_mib(pid: int) -> float | None:
 def percentiles(times: Sequence[float]) -> dict[str, float]:
     """p50, p95 and p99."""
     return {f"p{p}": round(float(np.percentile(times, p)), 3) for p in (50, 95, 99)}
+
+
+def in_rounds(queries: int, chosen: int) -> list[list[int]]:
+    """So many of the queries, evenly spread, in five parts.
+
+    Peers that take turns by parts each have the processor's caches as they would have them alone,
+    and share the machine's noise.
+    """
+    spread = range(0, queries, queries // chosen)[:chosen]
+    return [part.tolist() for part in np.array_split(spread, ROUNDS)]
 
 
 def timed(call: Callable[..., Any], *given: Any) -> tuple[float, Any]:
