@@ -73,6 +73,21 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def pretty(value: Any, indent: int = 0) -> str:
+    """JSON in which whatever fits into a line stands in one."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if len(flat) + indent <= 100 or not isinstance(value, (dict, list)):
+        return flat
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(key)}: {pretty(each, indent + 2)}" for key, each in value.items()]
+    else:
+        parts = [pretty(each, indent + 2) for each in value]
+    space = " " * indent
+    inner = ",\n".join(f"{space}  {part}" for part in parts)
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n{inner}\n{space}{last}"
+
+
 def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     """Write `results/NAME.json`: the figures with the machine, the versions and the command."""
     RESULTS.mkdir(exist_ok=True)
@@ -83,6 +98,6 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
         "machine": machine(),
         **figures,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(pretty(content) + "\n")
     print(f"Wrote {path.relative_to(ROOT)}", file=sys.stderr)
     return path
