@@ -333,15 +333,15 @@ class Target:
 
     def rows(self) -> Iterator[list[object]]:
         """A row for each file, or for the one with the largest table."""
-        found = results(self.files)
-        for result in found if self.each else found[-1:]:
-            value = self.value(result)
-            if value is None:
-                continue
+        bound = f"at least {shown(self.least)}" if self.least else f"at most {shown(self.most)}"
+        values = [(result, self.value(result)) for result in results(self.files)]
+        known = [(result, value) for result, value in values if value is not None]
+        if not known:
+            yield [self.what, bound, None, "not measured", None]
+        for result, value in known if self.each else known[-1:]:
             met = (self.least is None or value >= self.least) and (
                 self.most is None or value <= self.most
             )
-            bound = f"at least {shown(self.least)}" if self.least else f"at most {shown(self.most)}"
             about = f"{result['rows']:,}" if "rows" in result else ""
             if self.each:
                 about = f"{result['workload']}, {about}"
