@@ -1,6 +1,7 @@
 """Loading a million codes from each format, as a ratio to npz, and the memory that it takes.
 
-    python -m benchmarks.formats [--database URL] [--rows N] [--seed N] [--repeat N]
+    python -m benchmarks.formats [--database URL] [--rows N] [--seed N] [--repeat N] [--files DIR]
+    python -m benchmarks.formats --files DIR --add    # one more round, beside those of the result
 
 Uniform 128-bit codes with paths as those of SUN397. Each load is a process of its own, so that the
 peak of its memory (`ru_maxrss`) is its own, too; so is a process that imports the same and loads
@@ -81,6 +82,10 @@ def settings_of(kind: str, folder: Path) -> Settings:
 
 def worker(work: str, kind: str, folder: Path, url: str) -> None:
     """What a process of its own does; prints seconds and its peak of memory as JSON."""
+    if work == "make":
+        # Not in the process that starts the others: its peak would be where theirs begin.
+        rows, seed = map(int, kind.split())
+        make(folder, rows, seed)
     with connect(url) as db:
         started = time.perf_counter()
         if work == "load":
@@ -146,6 +151,21 @@ def measured(
     return found
 
 
+def memory(
+    folder: Path, part: Path, url: str, report: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """The peaks, in MiB, of a process that loads nothing, and of one that loads fewer rows."""
+    few = measured(part, url, 1, report)
+    return {
+        "idle": {"peak_mib": round(run("nothing", "npz", folder, url)["peak_mib"], 1)},
+        f"a_{PART}th_of_the_rows": {kind: few[kind]["peak_mib"][0] for kind in KINDS},
+        "file_mib": {kind: round(os.path.getsize(folder / kind) / 2**20, 1) for kind in KINDS},
+        "read_alone_seconds": {
+            kind: round(run("read", kind, folder, url)["seconds"], 2) for kind in KINDS
+        },
+    }
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(sys.argv[2], sys.argv[3], Path(sys.argv[4]), sys.argv[5])
@@ -155,6 +175,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--files", type=Path, help="keep the files there, and use them again")
+    parser.add_argument("--add", action="store_true", help="one more round for the result file")
     options = parser.parse_args()
 
     def report(message: str) -> None:
@@ -162,37 +184,39 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name, connect(options.database, report=report) as db:
         url = db.target.url
-        folder, part = Path(name) / "all", Path(name) / "part"
+        folder, part = ((options.files or Path(name)) / which for which in ("all", "part"))
         for place, rows in ((folder, options.rows), (part, options.rows // PART)):
-            place.mkdir()
-            make(place, rows, options.seed)
-        loads = measured(folder, url, options.repeat, report)
-        exports = {kind: run("export", kind, folder, url) for kind in EXPORTS}
-        few = measured(part, url, 1, report)
+            if not place.is_dir():
+                place.mkdir(parents=True)
+                run("make", f"{rows} {options.seed}", place, url)
+        loads = measured(folder, url, 1 if options.add else options.repeat, report)
+        if options.add:
+            figures = json.loads((study.RESULTS / "formats.json").read_text())
+            for kind in KINDS:
+                for name, values in loads[kind].items():
+                    figures["loads"][kind][name] += values
+        else:
+            figures = {
+                "postgresql": db.connection.info.parameter_status("server_version"),
+                "pyarrow": version("pyarrow"),
+                "bits": BITS,
+                "rows": options.rows,
+                "seed": options.seed,
+                "loads": loads,
+                "exports": {
+                    kind: {
+                        name: round(value, 1)
+                        for name, value in run("export", kind, folder, url).items()
+                    }
+                    for kind in EXPORTS
+                },
+                **memory(folder, part, url, report),
+            }
         remove(url)
-        npz = median(loads["npz"]["seconds"])
-        figures = {
-            "postgresql": db.connection.info.parameter_status("server_version"),
-            "pyarrow": version("pyarrow"),
-            "bits": BITS,
-            "rows": options.rows,
-            "seed": options.seed,
-            "idle_peak_mib": round(run("nothing", "npz", folder, url)["peak_mib"], 1),
-            "loads": {
-                kind: {
-                    "file_mib": round(os.path.getsize(folder / kind) / 2**20, 1),
-                    **loads[kind],
-                    "ratio_to_npz": round(median(loads[kind]["seconds"]) / npz, 2),
-                    "read_alone_seconds": round(run("read", kind, folder, url)["seconds"], 2),
-                    f"peak_mib_of_a_{PART}th_of_the_rows": few[kind]["peak_mib"][0],
-                }
-                for kind in KINDS
-            },
-            "exports": {
-                kind: {name: round(value, 1) for name, value in took.items()}
-                for kind, took in exports.items()
-            },
-        }
+    npz = median(figures["loads"]["npz"]["seconds"])
+    for kind in KINDS:
+        seconds = median(figures["loads"][kind]["seconds"])
+        figures["loads"][kind]["ratio_to_npz"] = round(seconds / npz, 2)
     study.write("formats", "python -m benchmarks.formats", figures)
 
 
