@@ -193,7 +193,7 @@ def search(
     database: DatabaseOption = None,
     encoder: EncoderOption = None,
     list_file: Annotated[Path | None, typer.Option("--list", help="A file of paths.")] = None,
-    codes_file: Annotated[Path | None, typer.Option("--codes", help="A .npz of codes.")] = None,
+    codes_file: Annotated[Path | None, typer.Option("--codes", help="A file of codes.")] = None,
     image_id: Annotated[list[int] | None, typer.Option("--id", help="A stored image.")] = None,
     path: Annotated[list[str] | None, typer.Option(help="A stored image, by its path.")] = None,
     code: Annotated[list[str] | None, typer.Option(help="Hex, bits, or four words.")] = None,

@@ -2,6 +2,7 @@
 
     python -m benchmarks.formats [--database URL] [--rows N] [--seed N] [--repeat N] [--files DIR]
     python -m benchmarks.formats --files DIR --add    # one more round, beside those of the result
+    python -m benchmarks.formats --page               # the result's table into docs/formats.md
 
 Uniform 128-bit codes with paths as those of SUN397. Each load is a process of its own, so that the
 peak of its memory (`ru_maxrss`) is its own, too; so is a process that imports the same and loads
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,9 @@ BITS = 128
 NAME = "benchmark-formats"
 KINDS = ("npz", "pickle", "mysql", "parquet", "csv", "list")
 EXPORTS = tuple(WRITERS)
+PAGE = study.ROOT / "docs" / "formats.md"
+BEGIN = "<!-- written by python -m benchmarks.formats --page -->"
+END = "<!-- end of what it writes -->"
 # Rows of one INSERT: mysqldump fills about a megabyte.
 AT_ONCE = 12_000
 # A load must be worth a million rows' work to say anything; memory is compared with a tenth.
@@ -166,9 +171,51 @@ def memory(
     }
 
 
+def table(figures: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    machine = figures["machine"]
+    rounds = len(figures["loads"]["npz"]["seconds"])
+    how_often = "one round" if rounds == 1 else f"the median of {rounds} rounds in turns"
+    lines = [
+        f"`{figures['command']}`, {figures['date']}; {machine['processor']}, {machine['cores']} "
+        f"cores, {machine['memory_gib']} GiB; PostgreSQL {figures['postgresql']}. "
+        f"{figures['rows']:,} codes of {figures['bits']} bits with their paths, into a table "
+        "without rows of their encoder, "
+        f"bucket indexes included; {how_often}. *Memory* is the peak of the "
+        f"loading process, which has {figures['idle']['peak_mib']:.0f} MiB when it loads nothing; "
+        f"beside it that of a load of a {PART}th of the rows.",
+        "",
+        "| format | file, MiB | seconds | over npz | memory, MiB | of fewer rows |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for kind in KINDS:
+        load = figures["loads"][kind]
+        lines.append(
+            f"| {kind} | {figures['file_mib'][kind]:.0f} | {median(load['seconds']):.1f} | "
+            f"{load['ratio_to_npz']:.2f} | {max(load['peak_mib']):.0f} | "
+            f"{figures[f'a_{PART}th_of_the_rows'][kind]:.0f} |"
+        )
+    lines += ["", "| export | seconds | memory, MiB |", "|---|--:|--:|"]
+    for kind in EXPORTS:
+        export = figures["exports"][kind]
+        lines.append(f"| {kind} | {export['seconds']:.1f} | {export['peak_mib']:.0f} |")
+    return "\n".join(lines)
+
+
+def written(page: str) -> str:
+    """The page with the table of the result file between its marks."""
+    figures = json.loads((study.RESULTS / "formats.json").read_text())
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{table(figures)}\n\n{END}{after}"
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--worker"]:
         worker(sys.argv[2], sys.argv[3], Path(sys.argv[4]), sys.argv[5])
+        return
+    if sys.argv[1:] == ["--page"]:
+        PAGE.write_text(written(PAGE.read_text()))
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--database")

@@ -14,7 +14,7 @@ from retrieval_db import codes, photos, search
 from retrieval_db.client import Database, query_photo
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import ImageError, UnknownImage, UsageError
-from retrieval_db.interchange import read_npz
+from retrieval_db.interchange import read_codes
 from retrieval_db.presentation import Answer
 from retrieval_db.search import Query
 
@@ -154,18 +154,18 @@ def codes_of(
 
 def codes_encoder(file: Path | None) -> str | None:
     """The encoder that a file of codes names."""
-    return None if file is None else read_npz(file).encoder
+    return None if file is None else read_codes(file).encoder
 
 
 def file_queries(
     file: Path, stored: StoredEncoder
 ) -> Iterator[tuple[str, Path | None, StoredEncoder, Query]]:
-    """The codes of a `.npz` as queries.
+    """The codes of a file as queries.
 
     Raises:
         EncoderConflict: they were made by another encoder.
     """
-    items = read_npz(file)
+    items = read_codes(file)
     stored.check_same(items.bits, items.fingerprint)
     for row, path in enumerate(items.paths):
         feature = None if items.features is None else items.features[row].astype("float32")

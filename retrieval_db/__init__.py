@@ -4,6 +4,7 @@ from .batch import BatchResult
 from .client import Database, connect, query_photo
 from .encoders import Encoder, StoredEncoder
 from .errors import RetrievalError
+from .exporting import ExportReport, Restriction
 from .indexing import IndexReport
 from .interchange import CodeSet, read_npz, write_npz
 from .loading import LoadReport
@@ -15,11 +16,13 @@ __all__ = [
     "CodeSet",
     "Database",
     "Encoder",
+    "ExportReport",
     "Hit",
     "IndexReport",
     "LoadReport",
     "MemorySource",
     "Query",
+    "Restriction",
     "RetrievalError",
     "SearchResult",
     "StoredEncoder",

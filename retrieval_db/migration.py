@@ -44,7 +44,7 @@ CURES: dict[type[psycopg.Error], str] = {
         f"schema of its own: {OWN_SCHEMA}"
     ),
     psycopg.errors.DependentObjectsStillExist: (
-        " Drop what leans on the tables first; `retrieval-db legacy-view --drop` drops its view."
+        ". Drop what leans on the tables first; `retrieval-db legacy-view --drop` drops its view."
     ),
     psycopg.errors.InvalidSchemaName: f" Give retrieval-db a schema: {OWN_SCHEMA}",
 }

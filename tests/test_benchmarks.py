@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks import memory_tables, search_tables, workloads
+from benchmarks import formats, memory_tables, search_tables, workloads
 
 
 def test_the_page_repeats_the_result_files() -> None:
     page = search_tables.PAGE.read_text()
     assert page == search_tables.written(page), "Run python -m benchmarks.search_tables."
+
+
+def test_the_page_of_formats_repeats_its_result_file() -> None:
+    page = formats.PAGE.read_text()
+    assert page == formats.written(page), "Run python -m benchmarks.formats --page."
 
 
 def test_a_table_that_is_loaded_already_gets_fresh_queries() -> None:

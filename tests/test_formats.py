@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import retrieval_db
 from retrieval_db import CodeSet, codes, write_npz
+from retrieval_db.console import formats_commands
 from retrieval_db.errors import (
     FormatError,
     InvalidCode,
@@ -24,7 +25,8 @@ from retrieval_db.errors import (
     UsageError,
     WrongWidth,
 )
-from retrieval_db.interchange import Settings, joined, open_source, parquet, recognised
+from retrieval_db.exporting import WRITERS
+from retrieval_db.interchange import SOURCES, Settings, joined, open_source, parquet, recognised
 from tests import command, example, old_files
 
 
@@ -301,6 +303,11 @@ def test_what_was_checked_is_what_is_loaded(tmp_path: Path) -> None:
     assert (joined(first).codes == joined(second).codes).all()
 
 
+def test_the_command_knows_every_format() -> None:
+    assert [kind.value for kind in formats_commands.FormatIn] == list(SOURCES)
+    assert [kind.value for kind in formats_commands.FormatOut] == list(WRITERS)
+
+
 class TestCommand:
     """`retrieval-db load`, with all that may be said to it."""
 
@@ -401,3 +408,25 @@ class TestCommand:
         outcome = command.run("load", file, *arguments)
         assert message in outcome.err
         assert outcome.code == (1 if "--bits" in arguments else code)
+
+
+def test_features_may_begin_late(tmp_path: Path) -> None:
+    rows = [*(f"{row},00ff," for row in range(9)), 'x,00ff,"[1,2]"']
+    found = read(write(tmp_path / "a.csv", "\n".join(["path,code,feature", *rows])))
+    assert found.known_features.tolist() == [False] * 9 + [True]
+    assert found.features is not None
+    assert found.features[9].tolist() == [1, 2]
+
+
+def test_a_list_of_hashes_can_be_asked_for(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RETRIEVAL_DB_URL", database_url)
+    write(tmp_path / "haystack.txt", "00ff a\nff00 b\n00fe c\n")
+    write(tmp_path / "needles.txt", "00ff\n")
+    command.succeed("load", tmp_path / "haystack.txt", "-e", "hashes")
+    outcome = command.succeed(
+        "search", "--codes", tmp_path / "needles.txt", "-e", "hashes", "-k", "2", "--json"
+    )
+    (answer,) = json.loads(outcome.out)
+    assert [(hit["path"], hit["distance"]) for hit in answer["hits"]] == [("a", 0), ("c", 1)]

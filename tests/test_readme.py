@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from retrieval_db.server import Server
+from tests import old_files
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 GUIDES = sorted((README.parent / "docs").glob("*.md"))
@@ -46,6 +49,18 @@ def make_photos(folder: Path) -> None:
     shutil.copy(folder / "seaside" / "3.jpg", folder / "beach.jpg")
 
 
+def make_old_files(folder: Path) -> None:
+    """What the guide to migration begins with, small; and a list of hashes."""
+    random = np.random.default_rng(1)
+    words = random.integers(0, 1 << 32, (60, 4)).tolist()
+    paths = [f"/photos/{row}.jpg" for row in range(60)]
+    (folder / "codes.pkl").write_bytes(pickle.dumps(dict(enumerate(map(tuple, words)))))
+    (folder / "paths.pkl").write_bytes(pickle.dumps(paths))
+    rows = [(path, *four) for path, four in zip(paths, words, strict=True)]
+    (folder / "img.sql.gz").write_bytes(gzip.compress(old_files.dump(rows)))
+    (folder / "hashes.txt").write_text("".join(f"{random.bytes(32).hex()}\n" for _ in range(9)))
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with photos, untrained weights, and an embedded server of its own."""
@@ -55,6 +70,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     folder = tmp_path_factory.mktemp("readme")
     make_photos(folder / "photos")
+    make_old_files(folder)
     save_file(mobilenet_v2().state_dict(), folder / "mobilenet_v2.safetensors")
     # As root the server runs as another user, who cannot enter pytest's folders.
     home = Path(tempfile.mkdtemp(prefix="retrieval-test-"))

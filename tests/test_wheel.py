@@ -48,7 +48,7 @@ def test_only_our_name_lands_in_site_packages(installed: Path) -> None:
 
 def test_every_tracked_room_travels(installed: Path) -> None:
     package = installed / "retrieval_db"
-    for room in ("console", "demo", "encoder", "migrations", "presentation", "sql"):
+    for room in ("console", "demo", "encoder", "interchange", "migrations", "presentation", "sql"):
         tracked = {
             path.relative_to(ROOT / "retrieval_db" / room)
             for path in (ROOT / "retrieval_db" / room).rglob("*")

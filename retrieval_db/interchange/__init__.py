@@ -5,7 +5,7 @@ from .csv_table import csv_writer
 from .files import replacing
 from .npz import ARTIFACT_KEY, npz_writer, read_npz, write_npz
 from .parquet import parquet_writer
-from .recognise import SOURCES, open_source, recognised
+from .recognise import SOURCES, open_source, read_codes, recognised
 from .sources import Held, Labelled, Settings, Source
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "npz_writer",
     "open_source",
     "parquet_writer",
+    "read_codes",
     "read_npz",
     "recognised",
     "replacing",

@@ -108,14 +108,27 @@ class CodeSet:
 
 
 def joined(parts: Sequence[CodeSet]) -> CodeSet:
-    """The rows of sets of one encoder, end to end; all have the same columns."""
+    """The rows of sets of one encoder, end to end; all have the same columns but for features."""
     columns: dict[str, Any] = {}
     for name in COLUMNS:
         values = [getattr(part, name) for part in parts]
+        if any(value is None for value in values):
+            continue
         if isinstance(values[0], np.ndarray):
             columns[name] = np.concatenate(values)
-        elif values[0] is not None:
+        else:
             columns[name] = [value for part in values for value in part]
+    shapes = [part.features.shape[1] for part in parts if part.features is not None]
+    if shapes and "features" not in columns:
+        columns["features"] = np.concatenate(
+            [
+                np.zeros((len(part), shapes[0]), np.float16) if part.features is None
+                else part.features
+                for part in parts
+            ]
+        )  # fmt: skip
+    if shapes:
+        columns["has_feature"] = np.concatenate([part.known_features for part in parts])
     return replace(parts[0], **columns)
 
 

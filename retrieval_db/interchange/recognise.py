@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import FormatError, UsageError
 from . import csv_table, text_list
+from .codeset import CodeSet, joined
 from .csv_table import CsvSource
 from .files import compression, stream
 from .mysql_dump import DumpSource
@@ -19,6 +20,8 @@ from .sources import Settings, Source, Spooled
 from .text_list import ListSource
 
 LOOKED_AT = 1 << 16
+# More rows than anybody holds in memory.
+WHOLE = 1 << 40
 
 SOURCES: dict[str, Callable[[Path, Settings], Source]] = {
     "npz": lambda path, settings: NpzSource(path),
@@ -59,6 +62,15 @@ def open_source(path: Path, settings: Settings | None = None, kind: str | None =
         raise UsageError("An npz has paths of its own; leave --paths out.")
     source = SOURCES[kind](path, settings)
     return source if kind in SEEKING else Spooled(source)
+
+
+def read_codes(path: Path) -> CodeSet:
+    """A whole file of codes, in memory, in any format.
+
+    Raises:
+        FormatError, CodeError: see `open_source` and its source.
+    """
+    return joined(list(open_source(path).batches(WHOLE)))
 
 
 def recognised(path: Path) -> str:
