@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retrieval_db
-from retrieval_db import CodeSet, codes, write_npz
+from retrieval_db import CodeSet, codes, loading, write_npz
 from retrieval_db.console import formats_commands
 from retrieval_db.errors import (
     FormatError,
@@ -380,6 +380,25 @@ class TestCommand:
         assert "cut off" in outcome.err
         with retrieval_db.connect(url) as db:
             assert db.encoders() == []
+
+    def test_an_interrupted_load_is_continued(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(loading, "BATCH", 10)
+        rows = [(f"{row}.jpg", row, 2, 3, 4) for row in range(45)]
+        (tmp_path / "dump").write_bytes(old_files.dump(rows, at_once=7))
+
+        def stop(rows: int) -> None:
+            raise KeyboardInterrupt
+
+        with retrieval_db.connect(url) as db:
+            with pytest.raises(KeyboardInterrupt):
+                db.load(open_source(tmp_path / "dump"), encoder="old", progress=stop)
+            assert db.connection.execute("SELECT count(*) FROM images").fetchone() == (10,)
+            outcome = command.succeed("load", tmp_path / "dump", "-e", "old")
+            assert outcome.out.startswith("old: 35 new, 10 updated")
+            found = db.connection.execute("SELECT path, code_1 FROM images ORDER BY id").fetchall()
+        assert found == [row[:2] for row in rows]
 
     def test_paths_that_come_again_are_said(self, url: str, tmp_path: Path) -> None:
         file = write(tmp_path / "a", "00ff a\nff00 a\nffff b\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import psycopg
 import pytest
 
 import retrieval_db
@@ -151,3 +152,20 @@ def test_words_are_those_of_the_old_system(db: Database) -> None:
     db.create_legacy_view()
     found = db.connection.execute("SELECT code_1, code_2, code_3, code_4 FROM img").fetchall()
     assert found == [tuple(words[0].tolist())]
+
+
+def test_a_reader_needs_the_view_alone(db: Database) -> None:
+    fill(db)
+    db.create_legacy_view("other")
+    db.connection.execute("CREATE ROLE reader_of_img")
+    try:
+        db.connection.execute("GRANT SELECT ON img TO reader_of_img")
+        db.connection.execute("SET ROLE reader_of_img")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            db.connection.execute("SELECT FROM images")
+        query = OLD_QUERY.format(1, 2, 3, 4).replace("<= 36", "<= 64")
+        assert len(db.connection.execute(query).fetchall()) == 20
+    finally:
+        db.connection.execute("RESET ROLE")
+        db.connection.execute("DROP OWNED BY reader_of_img")
+        db.connection.execute("DROP ROLE reader_of_img")
