@@ -1,6 +1,6 @@
 """Retrieval of clothing photos by frozen features: float search beside codes, and their pools.
 
-    python -m benchmarks.clothing [--database URL | --tables]
+    python -m benchmarks.clothing [--tables]
 
 --tables only writes the tables of docs/evaluation.md anew, from the result file.
 
@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks import study
 from benchmarks.search_tables import table
-from retrieval_db import CodeSet, codes, connect, evaluation, metrics, stages, ties
-from retrieval_db.client import Database
+from retrieval_db import codes, evaluation, metrics, ties
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoder import create
 from retrieval_db.encoder.datasets import Dataset, open_data
@@ -33,7 +32,6 @@ from retrieval_db.encoder.files import home_folder, write_atomically
 from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.outputs import respond
-from retrieval_db.query_sets import QuerySet
 
 NAME = "clothing"
 PAGE = study.ROOT / "docs" / "evaluation.md"
@@ -56,15 +54,15 @@ METHODS: dict[str, tuple[Fit, tuple[int, ...]]] = {
 }
 
 
-def features(data: Dataset) -> NDArray[np.float32]:
-    """Of every photo, float32 [N, D]; computed by the first run."""
+def features(data: Dataset, pixels: int) -> NDArray[np.float32]:
+    """Of every image at so many pixels, float32 [N, D]; computed by the first run."""
     weights = study.data_dir() / "backbones" / WEIGHTS
-    network = create("itq128", weights=weights, input_size=INPUT_SIZE, mean=0.5, std=0.5)
+    network = create("itq128", weights=weights, input_size=pixels, mean=0.5, std=0.5)
     assert isinstance(network, NetworkEncoder)
     listed = "\n".join(data.images.path(row) for row in range(len(data)))
     known = f"{network.backbone.sha256}\n{network.preprocess}\n{listed}"
     digest = hashlib.sha256(known.encode()).hexdigest()
-    kept = home_folder() / "features" / f"clothing-{digest[:16]}.npy"
+    kept = home_folder() / "features" / f"{data.name}-{digest[:16]}.npy"
     if not kept.is_file():
         with progress_bar("Features", len(data)) as advance:
             found = respond(network, data.images, np.arange(len(data)), progress=advance)
@@ -131,102 +129,89 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"mean": round(mean(values), 4), "sd": round(stdev(values), 4)}
 
 
-def over_table(
-    db: Database,
-    x: NDArray[np.float32],
-    train: NDArray[np.int64],
-    query: NDArray[np.int64],
-    data: Dataset,
-) -> list[dict[str, Any]]:
-    """Coarse, fine and exhaustive search of the live table, with itq128."""
-    packed = codes.binarize(fit_itq(x[train], 128, SEEDS[0])(x))
-
-    def items(rows: NDArray[np.int64]) -> CodeSet:
-        return CodeSet(
-            packed[rows],
-            128,
-            paths=[str(row) for row in rows],
-            labels=[data.label_name(row) for row in rows.tolist()],
-            features=x[rows],
-            encoder=STORED,
-        )
-
-    db.load(items(train))
-    try:
-        with progress_bar("Searching the table", len(query)) as advance:
-            found = stages.compare(
-                db.connection,
-                db.encoder(STORED),
-                QuerySet.of(items(query)),
-                pools=TABLE_POOLS,
-                progress=advance,
-            )
-    finally:
-        db.remove_encoder(STORED)
-    return [score.as_dict() for score in found]
+def tables() -> list[str]:
+    """The tables of the page, from the result files that are there."""
+    lines = []
+    for name, shown in (
+        (NAME, _codes_and_pools),
+        ("coarse-fine-clothing", _stages),
+        ("coarse-fine-cifar10", _stages),
+    ):
+        file = study.RESULTS / f"{name}.json"
+        if file.is_file():
+            lines += shown(json.loads(file.read_text()))
+    return lines
 
 
-def tables(figures: dict[str, Any]) -> list[str]:
-    """The tables of the page."""
-
-    def shown(value: Any) -> str:
-        return (
-            f"{value['mean']:.3f} ± {value['sd']:.3f}"
-            if isinstance(value, dict)
-            else f"{value:.3f}"
-        )
-
+def _codes_and_pools(figures: dict[str, Any]) -> list[str]:
     each = [
-        (name, *(shown(found[key]) for key in ("map", "precision_at_10")))
+        (name, *(_shown(found[key]) for key in ("map", "precision_at_10")))
         for name, found in figures.items()
         if isinstance(found, dict) and "map" in found
     ]
     pools = [
         (
             pool,
-            *(shown(found[key]) for key in ("recall_at_10", "with_ties")),
+            *(_shown(found[key]) for key in ("recall_at_10", "with_ties")),
             f"{found['size_median']['mean']:.0f} (p95 {found['size_p95']['mean']:.0f})",
         )
         for pool, found in figures["itq128"]["pools"].items()
     ]
+    return [
+        f"`{figures['command']}`, {figures['date']}: {figures['database']:,} photos, "
+        f"{figures['queries']} queries, seeds {', '.join(map(str, figures['seeds']))}.",
+        "",
+        *table(("", "mAP", "precision@10"), each),
+        *table(("itq128, pool", "recall@10", "with its whole last tie", "then its size"), pools),
+    ]
+
+
+def _stages(figures: dict[str, Any]) -> list[str]:
     live = [
         (
             one["stage"] + (f", pool {one['pool']}" if one["pool"] else ""),
+            "" if one["pool"] is None else f"{one['pool_size_median']:.0f}",
             f"{one['recall_at_10']:.3f}",
             f"{one['recall_at_100']:.3f}",
             f"{one['mean_average_precision']:.3f}",
             f"{one['milliseconds_median']:.1f}",
         )
-        for one in figures["live table, itq128"]
+        for one in figures["stages"]
     ]
     return [
-        f"`{figures['command']}`, {figures['date']}, {figures['machine']['processor']}; "
-        f"{figures['database']:,} images, {figures['queries']} queries, seeds "
-        f"{', '.join(map(str, figures['seeds']))}.",
+        f"{figures['data']} in PostgreSQL {figures['postgresql']}, `{figures['command']}`, "
+        f"{figures['date']}, {figures['machine']['processor']}, load average "
+        f"{figures['load_average']}: {figures['database']:,} images, {figures['queries']:,} "
+        f"queries, {figures['dimensions']:,} dimensions at {figures['features'].split(', ')[1]}.",
         "",
-        *table(("", "mAP", "precision@10"), each),
-        *table(("itq128, pool", "recall@10", "with its whole last tie", "then its size"), pools),
-        *table(("itq128 in PostgreSQL", "recall@10", "recall@100", "mAP@1000", "ms"), live),
+        *table(("", "pool size", "recall@10", "recall@100", "mAP@1000", "ms"), live),
     ]
 
 
-def write_page(figures: dict[str, Any]) -> None:
+def _shown(value: dict[str, float] | float) -> str:
+    """A figure, with its deviation if it has one."""
+    if isinstance(value, dict):
+        return f"{value['mean']:.3f} ± {value['sd']:.3f}"
+    return f"{value:.3f}"
+
+
+def write_page() -> None:
     """Write the tables between their markers in the page."""
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8"), figures), encoding="utf-8")
+    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def replaced(page: str, figures: dict[str, Any]) -> str:
-    """The page with these figures in its tables."""
+def replaced(page: str) -> str:
+    """The page with the tables as the result files have them."""
     before, _, rest = page.partition(BEGIN + "\n")
     _, _, after = rest.partition(END)
-    return "\n".join([before + BEGIN, "", *tables(figures), END]) + after
+    return "\n".join([before + BEGIN, "", *tables(), END]) + after
 
 
-def measured(database: str | None) -> dict[str, Any]:
+def measured() -> dict[str, Any]:
     """All figures."""
     data = open_data(str(study.data_dir() / "clothing"))
     train, query = data.splits["train"], data.splits["validation"]
-    x = features(data)
+    x = features(data, INPUT_SIZE)
     unit = unit_rows(x)
     centred = unit - unit[train].mean(axis=0)
     # The exhaustive search that a fine stage stands for: cosine of the features as they are.
@@ -244,8 +229,6 @@ def measured(database: str | None) -> dict[str, Any]:
         for bits in widths:
             note(f"{name}{bits}")
             figures[f"{name}{bits}"] = hashed(fit, bits, x, near, train, query, data)
-    with connect(database, report=note) as db:
-        figures["live table, itq128"] = over_table(db, x, train, query, data)
     pools = figures["itq128"]["pools"]
     best = figures["cosine, centred"]["map"]
     figures["targets"] = {
@@ -261,13 +244,12 @@ def measured(database: str | None) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--database")
     parser.add_argument("--tables", action="store_true", help="write the page, measure nothing")
     given = parser.parse_args()
     if not given.tables:
-        study.write(NAME, "python -m benchmarks.clothing", measured(given.database))
+        study.write(NAME, "python -m benchmarks.clothing", measured())
     figures = json.loads((study.RESULTS / f"{NAME}.json").read_text())
-    write_page(figures)
+    write_page()
     for name, found in figures["targets"].items():
         print(name, found)
 

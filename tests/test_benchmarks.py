@@ -54,3 +54,9 @@ def test_peers_agree_on_tied_codes() -> None:
 def test_the_page_of_codes_in_memory_says_what_the_result_files_say() -> None:
     page = memory_tables.PAGE.read_text()
     assert page == memory_tables.written(page), "Run python -m benchmarks.memory_tables."
+
+
+def test_the_page_of_evaluation_repeats_its_result_files() -> None:
+    clothing = pytest.importorskip("benchmarks.clothing", reason="the extra `encoder` is absent")
+    page = clothing.PAGE.read_text()
+    assert page == clothing.replaced(page), "Run python -m benchmarks.clothing --tables."

@@ -1,4 +1,4 @@
-"""Curves of an evaluation, drawn with matplotlib; each as PNG and as SVG."""
+"""Curves of an evaluation, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ DPI = 150
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 
-def write_rankings(evaluations: Sequence[Evaluation], stem: Path, title: str) -> list[Path]:
+def write_rankings(
+    evaluations: Sequence[Evaluation], stem: Path, title: str, *, formats: Sequence[str] = FORMATS
+) -> list[Path]:
     """precision@k and precision–recall of several rankings, side by side in one figure.
 
     Args:
         stem: of the files' paths; the folder is made.
+        formats: what matplotlib can write, such as png.
 
     Returns:
         The files.
@@ -52,10 +55,12 @@ def write_rankings(evaluations: Sequence[Evaluation], stem: Path, title: str) ->
     right.set_title("within each Hamming radius", fontsize="medium")
     left.set_title("ties in expectation", fontsize="medium")
     _legend(figure, left)
-    return _save(figure, stem)
+    return _save(figure, stem, formats)
 
 
-def write_pools(scores: Sequence[StageScore], stem: Path, title: str) -> list[Path]:
+def write_pools(
+    scores: Sequence[StageScore], stem: Path, title: str, *, formats: Sequence[str] = FORMATS
+) -> list[Path]:
     """Recall of the exhaustive search, mAP, and time, by the size of the pool, in one figure.
 
     Arguments, result and errors as `write_rankings`.
@@ -84,7 +89,7 @@ def write_pools(scores: Sequence[StageScore], stem: Path, title: str) -> list[Pa
     for axes in (left, middle, right):
         axes.set(xscale="log", xlabel="pool", xticks=pools, xticklabels=[str(p) for p in pools])
         axes.minorticks_off()
-    return _save(figure, stem)
+    return _save(figure, stem, formats)
 
 
 def _figure(title: str, panels: int) -> tuple[Any, Any]:
@@ -118,8 +123,8 @@ def _legend(figure: Any, axes: Any) -> None:
     )
 
 
-def _save(figure: Any, stem: Path) -> list[Path]:
-    files = [stem.with_name(f"{stem.name}.{kind}") for kind in FORMATS]
+def _save(figure: Any, stem: Path, formats: Sequence[str]) -> list[Path]:
+    files = [stem.with_name(f"{stem.name}.{kind}") for kind in formats]
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         for file in files:
