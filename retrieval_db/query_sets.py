@@ -60,11 +60,13 @@ class QuerySet:
         rows = np.array([row for row, label in enumerate(labels) if label], dtype=np.intp)
         if not len(rows):
             raise UsageError("The queries have no labels, so nothing says what is relevant.")
-        hashes = items.content_sha256
+        hashes, known = items.content_sha256, items.known_hashes
         return cls(
             words=codes.to_words(items.codes[rows], items.bits),
             labels=tuple(str(labels[row]) for row in rows),
-            content_sha256=tuple(None if hashes is None else hashes[row].tobytes() for row in rows),
+            content_sha256=tuple(
+                None if hashes is None or not known[row] else hashes[row].tobytes() for row in rows
+            ),
             ids=(None,) * len(rows),
             features=None if items.features is None else items.features[rows].astype(np.float32),
             left_out=_counted({"without a label": len(items) - len(rows)}),

@@ -30,7 +30,7 @@ def labelled(kind: str, rows: int, encoder: str = "example", seed: int = 0) -> C
     assert items.labels is not None
     labels = [None if row % 11 == 5 else label for row, label in enumerate(items.labels)]
     hashes = np.zeros((rows, 32), dtype=np.uint8)
-    hashes[:, 0] = np.arange(rows) % 37
+    hashes[:, 0] = 1 + np.arange(rows) % 37
     hashes[:, 1] = np.arange(rows) // 60
     return replace(items, labels=labels, content_sha256=hashes)
 
