@@ -6,14 +6,13 @@
 
 Database and training set: the 3,068 photos of `train`; queries: the 341 of `validation`. The
 features are those of mobilenet_v2 with the weights in the data folder, computed once and kept in
-RETRIEVAL_DB_HOME. Everything is fitted on `train`, without labels; three seeds where something
+.data/. Everything is fitted on `train`, without labels; three seeds where something
 is drawn. Labels, the photos' folders, are used for nothing but the score.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Callable
 from statistics import mean, stdev
@@ -22,16 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import study
+from benchmarks import clothing_supervised, study
 from benchmarks.search_tables import table
 from retrieval_db import codes, evaluation, metrics, ties
-from retrieval_db.console.screen import note, progress_bar
-from retrieval_db.encoder import create
-from retrieval_db.encoder.datasets import Dataset, open_data
-from retrieval_db.encoder.files import home_folder, write_atomically
+from retrieval_db.console.screen import note
+from retrieval_db.encoder.datasets import Dataset
 from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
-from retrieval_db.encoder.network import NetworkEncoder
-from retrieval_db.encoder.outputs import respond
 
 NAME = "clothing"
 PAGE = study.ROOT / "docs" / "evaluation.md"
@@ -52,24 +47,6 @@ METHODS: dict[str, tuple[Fit, tuple[int, ...]]] = {
     "lsh": (fit_lsh, (64, 128)),
     "pca_rr": (fit_pca_rr, (64, 128)),
 }
-
-
-def features(data: Dataset, pixels: int) -> NDArray[np.float32]:
-    """Of every image at so many pixels, float32 [N, D]; computed by the first run."""
-    weights = study.data_dir() / "backbones" / WEIGHTS
-    network = create("itq128", weights=weights, input_size=pixels, mean=0.5, std=0.5)
-    assert isinstance(network, NetworkEncoder)
-    listed = "\n".join(data.images.path(row) for row in range(len(data)))
-    known = f"{network.backbone.sha256}\n{network.preprocess}\n{listed}"
-    digest = hashlib.sha256(known.encode()).hexdigest()
-    kept = home_folder() / "features" / f"{data.name}-{digest[:16]}.npy"
-    if not kept.is_file():
-        with progress_bar("Features", len(data)) as advance:
-            found = respond(network, data.images, np.arange(len(data)), progress=advance)
-        assert not found.skipped
-        write_atomically(kept, lambda file: np.save(file, found.values))
-    values: NDArray[np.float32] = np.load(kept)
-    return values
 
 
 def floats(
@@ -209,9 +186,9 @@ def replaced(page: str) -> str:
 
 def measured() -> dict[str, Any]:
     """All figures."""
-    data = open_data(str(study.data_dir() / "clothing"))
+    bench = clothing_supervised.load()
+    data, x = bench.data, bench.features
     train, query = data.splits["train"], data.splits["validation"]
-    x = features(data, INPUT_SIZE)
     unit = unit_rows(x)
     centred = unit - unit[train].mean(axis=0)
     # The exhaustive search that a fine stage stands for: cosine of the features as they are.
@@ -220,7 +197,7 @@ def measured() -> dict[str, Any]:
         "database": len(train),
         "queries": len(query),
         "classes": len(data.classes),
-        "weights": WEIGHTS,
+        "features": f"mobilenet_v2 (ImageNet), {bench.input_size} pixels, frozen",
         "seeds": list(SEEDS),
         "cosine": floats(x, train, query, data),
         "cosine, centred": floats(centred, train, query, data),

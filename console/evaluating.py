@@ -186,5 +186,4 @@ def training_of(artifact: bytes | None) -> NDArray[np.uint8] | None:
         return None
     from retrieval_db.encoder import checkpoint
 
-    found: NDArray[np.uint8] | None = checkpoint.unpack(artifact)[2].get("training_sha256")
-    return found
+    return checkpoint.training_sha256(checkpoint.unpack(artifact)[2])

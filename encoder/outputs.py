@@ -62,6 +62,8 @@ def respond(
 ) -> Responses:
     """Show images to an encoder: features of a network, outputs of a perceptual hash.
 
+    Features of a published backbone are kept; see `features.extract`.
+
     Args:
         encoder: a network need not be fitted.
         rows: which images, int64 [N], ascending.
@@ -70,6 +72,15 @@ def respond(
     Raises:
         ImageError: none of the images can be read.
     """
+
+    if getattr(getattr(encoder, "backbone", None), "sha256", None):
+        from .features import extract
+        from .network import NetworkEncoder
+
+        assert isinstance(encoder, NetworkEncoder)
+        found = extract(encoder, images, rows, progress=progress)
+        hashes_of = tuple(row.tobytes() for row in found.sha256)
+        return Responses(found.rows, found.features, hashes_of, tuple(found.skipped))
 
     def read(row: int) -> tuple[NDArray[Any], bytes] | str:
         try:

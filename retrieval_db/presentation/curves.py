@@ -78,12 +78,13 @@ def write_pools(
     middle.set(ylabel=f"mAP@{fine[0].k}" if fine else "mAP")
     times = [one.milliseconds_median for one in fine]
     right.plot(pools, times, marker="o", label="fine", **_style(0))
-    right.set(ylabel="milliseconds (median)", yscale="log")
+    right.set(ylabel="milliseconds (median)")
     for number, stage in enumerate(("coarse", "exhaustive"), start=1):
         for one in (score for score in scores if score.stage == stage):
             level = {"linestyle": "--" if number == 1 else ":", "color": COLOURS[number]}
             middle.axhline(one.mean_average_precision, label=stage, **level)
             right.axhline(one.milliseconds_median, label=stage, **level)
+    right.set_ylim(bottom=0)
     middle.legend(frameon=False)
     right.legend(frameon=False)
     for axes in (left, middle, right):
