@@ -224,11 +224,11 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="write the page, measure nothing")
     given = parser.parse_args()
     if not given.tables:
-        study.write(NAME, "python -m benchmarks.clothing", measured())
-    figures = json.loads((study.RESULTS / f"{NAME}.json").read_text())
+        figures = measured()
+        study.write(NAME, study.command(), figures)
+        for name, found in figures["targets"].items():
+            print(name, found)
     write_page()
-    for name, found in figures["targets"].items():
-        print(name, found)
 
 
 if __name__ == "__main__":
