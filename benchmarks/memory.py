@@ -19,7 +19,6 @@ from typing import Any
 
 import faiss
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from benchmarks import databases, study, workloads
@@ -101,18 +100,14 @@ def sources(db: Database, rows: int, queries: int) -> dict[str, Any]:
     databases.load(db, name, packed, BITS)
     del packed
     db.connection.execute("SET max_parallel_workers_per_gather = 0")
-    process = psutil.Process()
     held: dict[str, MemorySource] = {}
     figures: dict[str, Any] = {"rows": rows}
     encoder = db.encoder(name)
     indexes: dict[str, flat.Factory] = {"numpy": flat.NumPyIndex, "faiss": flat.FaissIndex}
     for kind, make in indexes.items():
-        before = process.memory_info().rss
         held[kind] = MemorySource(db.connection, encoder, index=make)
         seconds = timed(held[kind].refresh)[0] / 1000
         figures[f"{kind}_read_seconds"] = round(seconds, 3)
-        grown = (process.memory_info().rss - before) / rows
-        figures[f"{kind}_bytes_per_row"] = round(grown, 1)
     figures["arrays_bytes_per_row"] = round(held["numpy"].nbytes / rows, 1)
     ways: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
         "database": lambda query: db.search(query, encoder=name),
