@@ -80,6 +80,7 @@ class Trial:
     say: Say
     _seen: dict[Hashable, Responses] = field(default_factory=dict)
     _cosines: dict[Hashable, Evaluation] = field(default_factory=dict)
+    _own: set[Hashable] = field(default_factory=set)
 
     def run(self, encoders: Sequence[Encoder]) -> Report:
         """Evaluate encoders.
@@ -88,7 +89,15 @@ class Trial:
             UsageError: an encoder was trained on every query.
             NotEnoughImages: too few training images to fit one.
         """
+        from retrieval_db.encoder.outputs import network_key
+
         split = self.split
+        # What is evaluated itself is no baseline of the others.
+        self._own |= {
+            (network_key(one), one.bits)
+            for one in encoders
+            if getattr(one, "method", None) == BASELINE
+        }
         return Report(
             f"{self.data.name}, protocol {split.protocol}: {split.note}",
             tuple(self._scored(encoder) for encoder in encoders),
@@ -182,7 +191,8 @@ class Trial:
             if key not in self._cosines:
                 self._cosines[key] = self._cosine(network, shown, asked)
             yield self._cosines[key]
-            yield from self._itq(network, shown, asked)
+            if (network_key(encoder), encoder.bits) not in self._own:
+                yield from self._itq(network, shown, asked)
 
     def _predicted(
         self,
@@ -225,8 +235,7 @@ class Trial:
         from retrieval_db.encoder.methods import METHODS
 
         fit = METHODS[BASELINE].fit
-        if encoder.method == BASELINE or fit is None:
-            return
+        assert fit is not None
         try:
             head = fit(self._training_features(shown), encoder.bits, encoder.seed)
         except (NotEnoughImages, UsageError) as error:

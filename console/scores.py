@@ -156,6 +156,9 @@ def _table(found: Report) -> tuple[list[str], list[list[object]]]:
     k = max(one.k for one in every)
     maps = {"found": f"mAP@{k} (÷ found)", "relevant": f"mAP@{k} (÷ relevant)"}
     order = sorted(maps, key=lambda name: name != found.denominator)
+    if all(one.k == one.database for one in every):
+        # In the whole ranking every relevant image is found.
+        maps, order = {"relevant": "mAP"}, ["relevant"]
     ranks = [rank for rank in (10, 100, 1000) if rank <= k]
     head = ["", "bits", *(maps[name] for name in order), *(f"P@{rank}" for rank in ranks)]
     head += [f"P within {RADIUS}", "best radius"]
