@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="so many training images only, to try it out")
     parser.add_argument("--resume", action="store_true")
     given = parser.parse_args()
-    recipe = recipe_of(given)
+    recipe, commit = recipe_of(given), study.commit()
     file = study.data_dir() / "cifar10" / "cifar10_jpeg.npz"
     data = datasets.open_data(f"cifar10:{file}")
     split = datasets.protocol(data, given.protocol, given.seed)
@@ -179,7 +179,7 @@ def main() -> None:
         "network": given.network,
         "weights": sum(weight.numel() for weight in encoders[0].backbone.module.parameters()),
         "device": device_name(given.device),
-        "commit": study.commit(),
+        "commit": commit,
         "versions": study.versions("torch"),
         "recipe": json.loads(recipe.to_json()),
         "images": trained.images,

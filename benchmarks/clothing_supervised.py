@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2")
     given = parser.parse_args()
+    commit = study.commit()
     bench = load()
     split = bench.split("full", 0)
     lines: list[dict[str, Any]] = [
@@ -70,7 +71,7 @@ def main() -> None:
             "data": f"clothing photos, protocol full ({split.note})",
             "features": f"mobilenet_v2 (ImageNet), {INPUT_SIZE} pixels, frozen",
             "recipe": json.loads(replace(FROZEN, bits=(BITS,)).to_json()),
-            "commit": study.commit(),
+            "commit": commit,
             "versions": study.versions("torch"),
             "lines": lines,
         },

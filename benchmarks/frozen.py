@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join((*UNSUPERVISED, *SUPERVISED)))
     parser.add_argument("--input-size", type=int, default=129)
     given = parser.parse_args()
-    command = study.command()
+    command, commit = study.command(), study.commit()
     bench = load(given.input_size)
     path = study.RESULTS / f"{NAME}.json"
     lines: list[dict[str, Any]] = json.loads(path.read_text())["lines"] if path.exists() else []
@@ -152,7 +152,7 @@ def main() -> None:
 
     def note(protocol: str, method: str, seed: int, **figures: Any) -> None:
         line = {"protocol": protocol, "method": method, "seed": seed, **figures}
-        lines.append({**line, "commit": study.commit(), "command": command})
+        lines.append({**line, "commit": commit, "command": command})
         print(line, flush=True)
         study.write(
             NAME,

@@ -166,4 +166,5 @@ def _show(trained: Trained, out: Path, as_json: bool) -> None:
             for one in trained.encoders
         ],
     )
-    note(f"Wrote {out}; `retrieval-db index PHOTOS --encoder {out}` uses it.")
+    chosen = f"{out}:{trained.encoders[0].name}" if len(trained.encoders) > 1 else str(out)
+    note(f"Wrote {out}; `retrieval-db index PHOTOS --encoder {chosen}` uses it.")
