@@ -148,6 +148,7 @@ def main() -> None:
     if given.images:
         split = few(split, data, given.images)
     role = "-choose" if given.choose else ""
+    role += f"-trial{given.images}" if given.images else ""
     name = f"cifar10-{given.network}-{given.method}-{given.protocol}{role}-seed{given.seed}"
     given.output.mkdir(parents=True, exist_ok=True)
     curve: list[Epoch] = []

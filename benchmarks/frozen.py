@@ -3,9 +3,10 @@
     python -m benchmarks.frozen [--seeds 0,1,2] [--protocols cvprw15,unseen] [--methods …]
 
 Features of ImageNet's mobilenet_v2, computed once and kept in .data/. A head is learnt on the
-protocol's training images; then the protocol's queries are asked once. Nothing is chosen by
-them: the settings are those of `encoder.recipes`, the same for all methods. Each line is added
-to the result file as it is found, and what is there already is not computed again.
+protocol's training images (methods that use no labels take 20,000 of them, as `index` does);
+then the protocol's queries are asked once. Nothing is chosen by them: the settings are those of
+`encoder.recipes`, the same for all methods. Each line is added to the result file as it is
+found, and what is there already is not computed again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from benchmarks import study
 from retrieval_db import codes, metrics, ties
+from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
 from retrieval_db.encoder.features import extract
@@ -111,8 +113,11 @@ def fitted(
 ) -> tuple[dict[int, float], dict[str, float]]:
     """mAP for each width, and, for a trained method, what its softmax says."""
     recipe = replace(FROZEN, method=method, bits=widths, seed=seed)
-    x = bench.features[split.train]
-    present, numbers = np.unique(bench.data.labels[split.train], return_inverse=True)
+    rows = split.train
+    if recipe.kind.fit is not None and len(rows) > FIT_ON:
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:FIT_ON])
+    x = bench.features[rows]
+    present, numbers = np.unique(bench.data.labels[rows], return_inverse=True)
     classes = tuple(bench.data.classes[index] for index in present)
     numbers = numbers.astype(np.int64)
     if recipe.kind.trained:

@@ -13,6 +13,8 @@ from torch import Tensor
 from .heads import Float32, Float64, LinearHead, unit_rows
 from .preprocess import Preprocess
 
+KEPT = 8 << 30  # bytes of images on a device
+
 
 class Source(Protocol):
     """N inputs of a network, on its device."""
@@ -73,7 +75,8 @@ class FeatureSource:
 
 
 class PixelSource:
-    """Prepared images, all on the device, cut and mirrored anew in each epoch.
+    """Prepared images, on the device where they take less than `KEPT` bytes, cut and mirrored
+    anew in each epoch.
 
     A cut is shifted by up to `shift` pixels over the mirrored edge. Each image is mirrored in
     every other epoch, half of them in the first (Jordan, arXiv:2404.00498): in two epochs a
@@ -102,11 +105,12 @@ class PixelSource:
         padded = np.pad(images, margin, mode="reflect") if shift else images
         # Pixels last: then a cut comes out in the layout that convolutions like.
         last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
-        self.images = torch.from_numpy(last).to(device)
+        self.place = device if last.nbytes < KEPT else torch.device("cpu")
+        self.images = torch.from_numpy(last).to(self.place)
         self.mean = torch.tensor(preprocess.mean, device=device) * 255
         self.std = torch.tensor(preprocess.std, device=device) * 255
         first = np.random.default_rng(seed).integers(0, 2, len(images))
-        self.mirrored = torch.from_numpy(first).to(device) if mirror else None
+        self.mirrored = torch.from_numpy(first).to(self.place) if mirror else None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -119,13 +123,13 @@ class PixelSource:
         return self._cut(rows, torch.full((2, len(rows)), self.shift), None)
 
     def _cut(self, rows: Tensor, shifts: Tensor, epoch: int | None) -> Tensor:
-        rows, shifts = rows.to(self.device), shifts.to(self.device)
-        across = torch.arange(self.size, device=self.device)
+        rows, shifts = rows.to(self.place), shifts.to(self.place)
+        across = torch.arange(self.size, device=self.place)
         down = shifts[0][:, None] + across
         right = shifts[1][:, None] + across
         if epoch is not None and self.mirrored is not None:
             turned = ((self.mirrored[rows] + epoch) % 2 == 1)[:, None]
             right = torch.where(turned, right.flip(1), right)
         cut = self.images[rows[:, None, None], down[:, :, None], right[:, None, :]]
-        normal = (cut.float() - self.mean) / self.std
+        normal = (cut.to(self.device).float() - self.mean) / self.std
         return normal.permute(0, 3, 1, 2)
