@@ -6,9 +6,12 @@
 Protocol `cvprw15`: trained on the 50,000 training images, which are also the database; the
 10,000 test images are queries, and are asked once, at the end. `--choose` trains on 45,000 and
 asks the other 5,000 training images instead: that is where settings are chosen. Beside the codes
-stands the accuracy of a softmax on the same network's features. DIR gets the curves, the result
-(`cifar10-….json`) and a compact encoder file; a copy of the result in `benchmarks/results` is
-what the tables are written from. All images are kept on the device.
+stands the accuracy of a softmax on the same network's features. `--protocol unseen` trains on
+seven classes and searches the three others, beside cosine and ITQ of the same features.
+
+DIR gets the curves, the result (`cifar10-….json`) and a compact encoder file; a copy of the
+result in `benchmarks/results` is what the tables are written from. All images are kept on the
+device.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +31,15 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import study
-from retrieval_db import codes, metrics, ties
+from benchmarks.frozen import score
+from retrieval_db import codes, ties
 from retrieval_db.console.screen import progress_bar, progress_bars
 from retrieval_db.encoder import curves, datasets, save_all, training
+from retrieval_db.encoder.heads import fit_itq
 from retrieval_db.encoder.loop import Epoch
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.recipes import Recipe
-from retrieval_db.evaluation import by_prediction
+from retrieval_db.evaluation import by_cosine, by_prediction
 
 BITS = (12, 16, 32, 48, 64, 128)
 BLOCK = 1000  # images that are encoded at once
@@ -52,9 +58,16 @@ def measured(
     # No classifier names a class that it has never seen.
     known_classes = split.protocol != "unseen"
 
-    def mean_precision(ranking: ties.Ties) -> float:
-        found = metrics.average_precisions(ranking, split.k, denominator=split.denominator)
-        return round(float(found.mean()), 5)
+    def mean_precision(ranking: ties.Ties | Iterable[ties.Ties]) -> float:
+        return round(score(ranking, split), 5)
+
+    def hamming(outputs: NDArray[np.float32]) -> float:
+        packed = codes.binarize(outputs)
+        return mean_precision(
+            ties.by_label(
+                packed[asked], packed[known], outputs.shape[1], labels[asked], labels[known]
+            )
+        )
 
     def predicted(found: list[str]) -> dict[str, float]:
         number = {name: index for index, name in enumerate(data.classes)}
@@ -66,19 +79,20 @@ def measured(
     lines = []
     for encoder in encoders:
         outputs = encoder.outputs(features)
-        packed = codes.binarize(outputs)
-        ranking = ties.by_label(
-            packed[asked], packed[known], encoder.bits, labels[asked], labels[known]
-        )
-        line: dict[str, Any] = {"bits": encoder.bits, "map": mean_precision(ranking)}
-        line["distinct_codes"] = len(np.unique(packed[known], axis=0))
+        line: dict[str, Any] = {"bits": encoder.bits, "map": hamming(outputs)}
+        line["distinct_codes"] = len(np.unique(codes.binarize(outputs[known]), axis=0))
         head = encoder.head
         if known_classes and head is not None and head.classifier is not None:
             line["predicted_label"] = predicted(encoder.predict(outputs[asked]))
         lines.append(line)
         print(line, flush=True)
     if not known_classes:
-        return {"widths": lines}
+        cosine = by_cosine(features[asked], features[known], labels[asked], labels[known])
+        learnt = _features(encoders[0], data, split.train)
+        for line in lines:
+            itq = fit_itq(learnt, line["bits"], encoders[0].seed)
+            line["itq"] = hamming(itq(features))
+        return {"cosine": mean_precision(cosine), "widths": lines}
     return {"softmax": predicted(encoders[0].classify(features[asked])), "widths": lines}
 
 

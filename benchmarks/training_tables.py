@@ -77,10 +77,24 @@ def _cifar10() -> Iterator[str]:
                     *(_share(found[n]) if n in found else "" for n in bits),
                 ]
             )
+            for name, values in _beside(run).items():
+                rows.append([f"… {name}", "", "", *(_share(values[n]) for n in bits)])
         yield from table(head, rows)
         for run in these:
             yield f"- {_source(run)}, {run['device']}, {run['training_seconds']:,.0f} s of training"
         yield ""
+
+
+def _beside(run: Result) -> dict[str, dict[int, float]]:
+    """What was measured on the same network's features."""
+    found: dict[str, dict[int, float]] = {}
+    if "cosine" in run:
+        found["cosine of its features (floats)"] = {
+            line["bits"]: run["cosine"] for line in run["widths"]
+        }
+    if all("itq" in line for line in run["widths"]):
+        found["itq of its features"] = {line["bits"]: line["itq"] for line in run["widths"]}
+    return found
 
 
 def _frozen(result: Result) -> Iterator[str]:
