@@ -39,6 +39,7 @@ from retrieval_db.encoder.heads import fit_itq
 from retrieval_db.encoder.loop import Epoch
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.recipes import Recipe
+from retrieval_db.encoder.watch import Watch
 from retrieval_db.evaluation import by_cosine, by_prediction
 
 BITS = (12, 16, 32, 48, 64, 128)
@@ -183,7 +184,7 @@ def main() -> None:
             frozen=False,
             state=given.output / f"{name}.state",
             resume=given.resume,
-            watch=training.Watch(bars, report),
+            watch=Watch(bars, report),
         )
     seconds = time.perf_counter() - started
     encoders = training.compact(trained.encoders)

@@ -27,6 +27,7 @@ from retrieval_db import codes, metrics, ties
 from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
+from retrieval_db.encoder.feature_heads import descended_heads, fitted_head
 from retrieval_db.encoder.features import extract
 from retrieval_db.encoder.methods import METHODS
 from retrieval_db.encoder.recipes import FROZEN
@@ -121,9 +122,9 @@ def fitted(
     classes = tuple(bench.data.classes[index] for index in present)
     numbers = numbers.astype(np.int64)
     if recipe.kind.trained:
-        heads, _ = training.descended_heads(x, numbers, classes, recipe, device="cpu")
+        heads, _ = descended_heads(x, numbers, classes, recipe, device="cpu")
     else:
-        heads = {bits: training.fitted_head(x, numbers, classes, recipe, bits) for bits in widths}
+        heads = {bits: fitted_head(x, numbers, classes, recipe, bits) for bits in widths}
     asked = np.concatenate([split.database, split.query])
     found = {}
     for bits, head in heads.items():

@@ -83,6 +83,7 @@ def train(
     training_choices.need_torch()
     from retrieval_db.encoder import curves, save_all, training
     from retrieval_db.encoder.datasets import open_data
+    from retrieval_db.encoder.watch import Watch
 
     dataset = open_data(data, root)
     rows, held_out = training_choices.rows_to_train(dataset, protocol, validation, seed)
@@ -130,7 +131,7 @@ def train(
             held_out=held_out,
             state=out.with_suffix(".state"),
             resume=resume,
-            watch=training.Watch(bars, report, note),
+            watch=Watch(bars, report, note),
         )
     encoders = training.compact(trained.encoders) if compact else trained.encoders
     save_all(encoders, out)

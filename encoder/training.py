@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,35 +17,20 @@ from retrieval_db.errors import NotEnoughImages, UsageError
 from . import backbones, checkpoint, cifar, loop
 from .backbones import Backbone
 from .datasets import Dataset
+from .feature_heads import descended_heads, fitted_head, trained_heads
 from .features import extract, prepare
 from .fitted import Head
-from .heads import LinearHead
 from .inference import resolve_device
-from .loop import Epoch, Found
+from .loop import Epoch
 from .network import NetworkEncoder
 from .preprocess import Preprocess
 from .recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
-from .sources import FeatureSource, PixelSource, Source, Standard
+from .sources import PixelSource, Source
+from .watch import Watch
 
 Rows = NDArray[np.int64]
 LISTED = 5  # classes that a message names
 HASH = 8  # among 10⁸ images two of these are equal with a chance of 1 in 3,700
-
-
-@dataclass(frozen=True)
-class Watch:
-    """Who is told of the progress.
-
-    Attributes:
-        images: (what is done, how many images in all) → what is called with the number of
-            images of each step.
-        epoch: is called after each epoch.
-        say: is called with a sentence for people.
-    """
-
-    images: Callable[[str, int], Callable[[int], None]] = lambda title, total: lambda done: None
-    epoch: Callable[[Epoch], None] = lambda epoch: None
-    say: Callable[[str], None] = lambda message: None
 
 
 @dataclass(frozen=True)
@@ -195,76 +180,6 @@ def _learn_heads(
     return Trained(encoders, tuple(curve), len(found.rows), tuple(found.skipped))
 
 
-def fitted_head(
-    features: NDArray[np.float32],
-    numbers: Rows,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    bits: int,
-) -> Head:
-    """A head of a method that is fitted, not trained: with labels or without.
-
-    Args:
-        features: [N, D] float32.
-        numbers: of the classes, int64 [N]; without labels they play no part.
-        classes: their names.
-    """
-    method = recipe.kind
-    if method.fit is not None:
-        return Head(method.name, method.fit(features, bits, recipe.seed), len(features))
-    assert method.fit_labels is not None
-    options = recipe.settings(bits)
-    projection = method.fit_labels(features, numbers, bits, recipe.seed, options)
-    return Head(
-        method.name,
-        projection,
-        len(features),
-        classes=classes,
-        options=tuple(sorted(options.items())),
-    )
-
-
-def descended_heads(
-    features: NDArray[np.float32],
-    numbers: Rows,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    *,
-    device: str = "auto",
-    held_out: tuple[NDArray[np.float32], Rows] | None = None,
-    state: Path | None = None,
-    resume: bool = False,
-    watch: Watch | None = None,
-) -> tuple[dict[int, Head], list[Epoch]]:
-    """Heads of a deep method on features that stay as they are, by width; and the curve.
-
-    Arguments as `fitted_head` and `train`.
-    """
-    watch = watch or Watch()
-    standard = Standard.of(features)
-    where = resolve_device(device)
-    tested: tuple[Source, Rows] | None = None
-    if held_out is not None:
-        tested = (FeatureSource(standard(held_out[0]), where), held_out[1])
-    ready = standard(features)
-    found = loop.train(
-        nn.Identity(),
-        features.shape[1],
-        FeatureSource(ready, where),
-        numbers,
-        len(classes),
-        recipe,
-        device=device,
-        held_out=tested,
-        state=state,
-        resume=resume,
-        identity=hashlib.sha256(ready.tobytes() + numbers.tobytes()).hexdigest(),
-        report=watch.epoch,
-        progress=watch.images("Training", loop.shown(len(features), recipe)),
-    )
-    return _heads(found, classes, recipe, len(features), standard), found.curve
-
-
 def _learn_network(
     data: Dataset,
     rows: Rows,
@@ -320,7 +235,7 @@ def _learn_network(
     )
     body.requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
     backbone = Backbone(base.backbone.name, base.feature_dim, body)
-    heads = _heads(result, classes, recipe, len(found.rows), None)
+    heads = trained_heads(result, classes, recipe, len(found.rows))
     encoders = _encoders(base, backbone, heads, recipe, name, found.sha256)
     return Trained(encoders, tuple(result.curve), len(found.rows), tuple(found.skipped))
 
@@ -343,30 +258,6 @@ def _measured(preprocess: Preprocess, images: NDArray[np.uint8]) -> Preprocess:
     mean = sample.mean(axis=(0, 2, 3)).round(4).tolist()
     std = sample.std(axis=(0, 2, 3)).round(4).clip(min=0.01).tolist()
     return replace(preprocess, mean=tuple(mean), std=tuple(std))
-
-
-def _heads(
-    found: Found,
-    classes: tuple[str, ...],
-    recipe: Recipe,
-    images: int,
-    standard: Standard | None,
-) -> dict[int, Head]:
-    def fold(head: LinearHead) -> LinearHead:
-        return head if standard is None else standard.folded(head)
-
-    return {
-        bits: Head(
-            recipe.method,
-            fold(head),
-            images,
-            found.objectives[bits].classifier(),
-            classes,
-            fold(found.softmax),
-            tuple(sorted(recipe.settings(bits).items())),
-        )
-        for bits, head in found.heads.items()
-    }
 
 
 def _encoders(

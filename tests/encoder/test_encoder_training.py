@@ -24,6 +24,7 @@ from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.preprocess import Preprocess
 from retrieval_db.encoder.recipes import FROM_NOTHING, FROZEN, Recipe
 from retrieval_db.encoder.sources import PixelSource, Standard
+from retrieval_db.encoder.watch import Watch
 from retrieval_db.errors import (
     EncoderError,
     FormatError,
@@ -104,7 +105,7 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(
         raise Stop
 
     with pytest.raises(Stop):
-        train_network(coloured(48), state=state, watch=training.Watch(epoch=stop))
+        train_network(coloured(48), state=state, watch=Watch(epoch=stop))
     assert state.exists()
     with pytest.raises(UsageError, match=r"interrupted: --resume"):
         train_network(coloured(48), state=state)
@@ -112,7 +113,7 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(
         train_network(coloured(48), replace(FEW, seed=1), state=state, resume=True)
     with pytest.raises(UsageError, match="other settings or images"):
         train_network(coloured(48, seed=1), state=state, resume=True)
-    watch = training.Watch(epoch=told.append)
+    watch = Watch(epoch=told.append)
     resumed = train_network(coloured(48), state=state, resume=True, watch=watch)
     assert [one.fingerprint for one in resumed.encoders] == [
         one.fingerprint for one in trained.encoders
