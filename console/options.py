@@ -50,8 +50,8 @@ EncoderOption = Annotated[
     typer.Option(
         "--encoder",
         "-e",
-        help="A stored name, a FILE.safetensors[:NAME], a method (itq128, lsh64, phash64, "
-        "phash256), or cifar10-48 for photos of 32 pixels.",
+        help="A stored name, a FILE.safetensors[:NAME], or a method: itq128, lsh64, phash64, "
+        "phash256.",
     ),
 ]
 WeightsOption = Annotated[

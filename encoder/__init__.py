@@ -128,8 +128,7 @@ def create(
 def _shipped(
     spec: str, name: str | None, bits: int | None, device: str
 ) -> PerceptualHash | NetworkEncoder:
-    path = Path(__file__).parent / "shipped" / f"{SHIPPED[spec]}.safetensors"
-    found = open_file(path, name=spec, device=device)
+    found = open_file(SHIPPED[spec], name=spec, device=device)
     if bits not in (None, found.bits):
         raise UsageError(f"{spec} has {found.bits} bits, not {bits}.")
     return found if name is None else replace(found, name=name)

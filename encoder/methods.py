@@ -225,10 +225,8 @@ def parse_spec(spec: str, bits: int | None = None) -> tuple[Method, int]:
     match = re.fullmatch(r"([a-z_]+?)(\d*)", spec.strip().lower())
     method = METHODS.get(match[1]) if match else None
     if match is None or method is None:
-        raise UsageError(
-            f"Unknown method {spec!r}. The methods are {_names()}. Ready-made encoders are "
-            f"{', '.join(SHIPPED)}."
-        )
+        ready = f" Ready-made encoders are {', '.join(SHIPPED)}." if SHIPPED else ""
+        raise UsageError(f"Unknown method {spec!r}. The methods are {_names()}.{ready}")
     if match[2] and bits is not None and int(match[2]) != bits:
         raise UsageError(f"{spec!r} has {match[2]} bits, but {bits} were asked for.")
     length = int(match[2]) if match[2] else bits if bits is not None else method.bits
