@@ -111,14 +111,22 @@ def test_from_coarse_to_fine(database_url: str, tmp_path: Path) -> None:
     assert found["stages"][-1]["recall_at_10"] == 1
 
 
-def test_methods_are_fitted_on_the_training_images(tmp_path: Path) -> None:
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A file of random weights for mobilenet_v2."""
     torch = pytest.importorskip("torch")
     from safetensors.torch import save_file
     from torchvision.models import mobilenet_v2
 
-    torch.manual_seed(0)
-    weights = tmp_path / "mobilenet.safetensors"
-    save_file(mobilenet_v2().state_dict(), weights)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = mobilenet_v2().state_dict()
+    file = tmp_path / "mobilenet.safetensors"
+    save_file(state, file)
+    return file
+
+
+def test_methods_are_fitted_on_the_training_images(tmp_path: Path, weights: Path) -> None:
     place = folder(tmp_path / "photos")
     options = ("--data", place, "--weights", weights, "--input-size", 32)
     done = succeed("evaluate", "itq8", "lsh16", *options, "--protocol", "unseen", "--json")
@@ -133,6 +141,26 @@ def test_methods_are_fitted_on_the_training_images(tmp_path: Path) -> None:
     held = json.loads(succeed("evaluate", "lsh16", *options, "--validation", "--json").out)
     assert held["note"].startswith("held out")
     assert held["queries"] + held["train"] == 24
+
+
+def test_an_encoder_of_labels_beside_the_label_that_it_predicts(
+    tmp_path: Path, weights: Path
+) -> None:
+    place, file = folder(tmp_path / "photos"), tmp_path / "trained.safetensors"
+    backbone = ("--weights", weights, "--input-size", 32)
+    training = ("--method", "latent_ce", "--bits", "8,12", "--frozen", "--epochs", 2)
+    succeed("train", "--data", place, *training, *backbone, "-o", file)
+    found = json.loads(
+        succeed("evaluate", file, "--data", place, "--weights", weights, "--json").out
+    )
+    assert [one["bits"] for one in found["encoders"]] == [8, 12]
+    for one in found["encoders"]:
+        assert [base["name"] for base in one["baselines"]] == [f"{one['name']}: predicted label"]
+        assert one["left_out"] == {}
+    # Only training photos to ask with: it has learnt every one of them.
+    done = run("evaluate", file, "--data", place / "train", "--weights", weights)
+    assert done.code == 2
+    assert "was trained on every one of these queries" in done.err
 
 
 def test_wrong_use_is_answered_with_the_cure(indexed: tuple[str, Path], tmp_path: Path) -> None:
