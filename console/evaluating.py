@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import encoders, evaluation, health, photos, query_sets, stages
+from retrieval_db import encoders, photos, query_sets, stages
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.encoding import encode_all
@@ -109,14 +109,12 @@ def over_table(
     for encoder in stored:
         asked = query_set(db, encoder, asking, say=say)
         with progress_bar(f"Ranking with {encoder.name}", len(asked)) as advance:
-            ranking = query_sets.table_ties(db.connection, encoder, asked, progress=advance)
-        score = evaluation.evaluate(encoder.name, ranking, k=k)
-        score.left_out.update(asked.left_out)
+            score = db.evaluate(asked, encoder=encoder.name, k=k, progress=advance)
         scored.append(
             Scored(
                 score,
                 encoder.bits,
-                health=health.of_table(db.connection, encoder) if look else None,
+                health=db.health(encoder.name) if look else None,
             )
         )
     return Report(

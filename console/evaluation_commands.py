@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval_db import health as code_health
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
@@ -220,10 +219,7 @@ def health(
     """Look at the bits: balance, correlation, equal codes, buckets; and say if they collapsed."""
     with opened(database) as db:
         filled = [one for one, images in db.info().encoders if images]
-        found = {
-            one.name: code_health.of_table(db.connection, one)
-            for one in ([db.encoder(name)] if name else filled)
-        }
+        found = {one.name: db.health(one.name) for one in ([db.encoder(name)] if name else filled)}
     scores.healths(found, as_json=as_json)
 
 

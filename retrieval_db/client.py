@@ -18,14 +18,17 @@ from . import (
     codes,
     duplicates,
     encoders,
+    evaluation,
     exporting,
     flat,
+    health,
     indexing,
     layouts,
     legacy,
     loading,
     migration,
     photos,
+    query_sets,
     search,
 )
 from .batch import BatchResult
@@ -41,13 +44,16 @@ from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
 from .encoding import Labels
 from .errors import UsageError
+from .evaluation import Evaluation
 from .exporting import ExportReport, Restriction
+from .health import Health
 from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
 from .memory import MemorySource
+from .query_sets import QuerySet
 from .search import Metric, Query, SearchResult, SearchSource, Stage
 
 if TYPE_CHECKING:
@@ -409,6 +415,41 @@ class Database(AbstractContextManager["Database"]):
         """Near-duplicates as groups, largest first; see `duplicates.groups`."""
         stored = self.encoder(encoder)
         return duplicates.groups(self.connection, stored, radius, since=since, max_pairs=max_pairs)
+
+    def evaluate(
+        self,
+        queries: QuerySet | CodeSet | int = 1000,
+        *,
+        encoder: str | None = None,
+        k: int | None = 1000,
+        seed: int = 0,
+        progress: Callable[[int], None] = lambda queries: None,
+    ) -> Evaluation:
+        """Score the ranking that labelled queries get; see `evaluation.Evaluation`.
+
+        Args:
+            queries: codes with labels, or how many labelled rows to draw with the seed.
+            encoder: whose codes; the only one by default.
+            k: of mAP@k; None for the whole ranking.
+
+        Raises:
+            UsageError: no query, or no image, has a label.
+            EncoderConflict, WrongWidth: the codes were made by another encoder.
+        """
+        stored = self.encoder(encoder)
+        if isinstance(queries, int):
+            queries = query_sets.drawn(self.connection, stored, queries, seed=seed)
+        elif isinstance(queries, CodeSet):
+            stored.check_same(queries.bits, queries.fingerprint)
+            queries = QuerySet.of(queries)
+        ranking = query_sets.table_ties(self.connection, stored, queries, progress=progress)
+        found = evaluation.evaluate(stored.name, ranking, k=k)
+        found.left_out.update(queries.left_out)
+        return found
+
+    def health(self, encoder: str | None = None) -> Health:
+        """Whether the bits of an encoder carry anything; see `health.Health`."""
+        return health.of_table(self.connection, self.encoder(encoder))
 
     def query_by_id(self, image_id: int) -> Query:
         """The code and feature of a stored image, by its id."""

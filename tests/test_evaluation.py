@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db import codes, evaluation, health, loading, query_sets, ties
+from retrieval_db import codes, connect, evaluation, health, loading, query_sets, ties
 from retrieval_db.database import Connection
 from retrieval_db.encoders import StoredEncoder, find
-from retrieval_db.errors import UsageError
+from retrieval_db.errors import EncoderConflict, UsageError
 from retrieval_db.interchange import CodeSet
 from retrieval_db.metrics import average_precision
 from retrieval_db.query_sets import QuerySet
@@ -50,7 +50,7 @@ def filled(connection: Connection) -> tuple[CodeSet, StoredEncoder]:
     return items, find(connection, "example")
 
 
-def in_memory(asked: CodeSet, items: CodeSet, *, own: bool) -> Ties:
+def in_memory(asked: CodeSet, items: CodeSet, *, own: bool = False) -> Ties:
     """The same rankings with NumPy; `own` if the queries are rows of the table."""
     assert asked.labels is not None
     assert items.labels is not None
@@ -83,14 +83,32 @@ def test_the_live_table_ranks_as_memory_does(
     assert len(asked) == 36
     assert asked.left_out == {"without a label": 4}
     table = query_sets.table_ties(connection, encoder, asked)
-    kept = given.take(np.flatnonzero([label is not None for label in given.labels or ()]))
-    memory = in_memory(kept, items, own=False)
+    kept = given.take(labels_of(given))
+    memory = in_memory(kept, items)
     assert np.array_equal(table.size, memory.size)
     assert np.array_equal(table.relevant, memory.relevant)
     assert memory.total.min() < 150, "rows of the query's content are left out"
     for k in (None, 10, 1000):
         scores = [evaluation.evaluate("x", one, k=k) for one in (table, memory)]
         assert scores[0].as_dict() == scores[1].as_dict()
+
+
+def test_the_library_in_one_call(database_url: str, filled: tuple[CodeSet, StoredEncoder]) -> None:
+    items, _ = filled
+    with connect(database_url) as db:
+        found = db.evaluate(items, encoder="example", k=None)
+        memory = evaluation.evaluate("example", in_memory(items.take(labels_of(items)), items))
+        assert found.left_out == {"without a label": 14}
+        assert found.mean_average_precision == pytest.approx(memory.mean_average_precision)
+        assert db.evaluate(20, encoder="example", k=10).queries == 20
+        assert db.health("example").images == 150
+        with pytest.raises(EncoderConflict):
+            db.evaluate(replace(items, fingerprint="another"), encoder="example")
+
+
+def labels_of(items: CodeSet) -> NDArray[np.intp]:
+    """The rows with a label."""
+    return np.flatnonzero([label is not None for label in items.labels or ()])
 
 
 def test_rows_of_the_table_leave_themselves_out(
