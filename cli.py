@@ -17,7 +17,7 @@ import typer
 from PIL import Image as PillowImage
 
 import retrieval_db
-from retrieval_db import errors, layouts, migration, photos
+from retrieval_db import errors, layouts, migration
 from retrieval_db.console import (
     answering,
     choosing,
@@ -42,15 +42,20 @@ from retrieval_db.console.options import (
     InputSizeOption,
     JsonOption,
     LabelsOption,
+    ListOption,
     MeanOption,
     Metric,
     NameOption,
     PhotosArgument,
+    PrecisionOption,
+    ProcessesOption,
     RootOption,
+    ShardOption,
     Source,
     Stage,
     StdOption,
     WeightsOption,
+    WorkersOption,
     opened,
 )
 from retrieval_db.console.screen import check_writable, note, progress_bar
@@ -59,6 +64,7 @@ from retrieval_db.duplicates import default_radius
 from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import write_npz
 from retrieval_db.labels import label_reader
+from retrieval_db.sources import Shard, Sources
 
 app = typer.Typer(
     cls=Commands,
@@ -79,7 +85,7 @@ app.command()(training_commands.train)
 
 @app.command()
 def index(
-    sources: PhotosArgument,
+    sources: PhotosArgument = None,
     database: DatabaseOption = None,
     encoder: EncoderOption = None,
     backbone: BackboneOption = None,
@@ -91,16 +97,26 @@ def index(
     name: NameOption = None,
     labels: LabelsOption = None,
     root: RootOption = None,
+    lists: ListOption = None,
+    shard: ShardOption = None,
     prune: Annotated[bool, typer.Option(help="Delete rows whose files are gone.")] = False,
     features: Annotated[
         bool | None,
         typer.Option(help="Store features for the fine stage (default: where pgvector is)."),
     ] = None,
     device: DeviceOption = Device.auto,
+    precision: PrecisionOption = None,
+    workers: WorkersOption = None,
+    processes: ProcessesOption = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show how busy each stage was.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Encode photos and store their codes; only what is new or has changed."""
-    files = photos.find_all(sources)
+    images = Sources(sources or [], lists or [])
+    part = None if shard is None else Shard.parse(shard)
+    total = images.count()
     labels_of = None if labels is None else label_reader(labels)
     with opened(database, writing=True) as db:
         settings = choosing.Settings(
@@ -113,29 +129,35 @@ def index(
             bits=bits,
             name=name,
             device=device.value,
+            precision=precision,
         )
-        chosen = choosing.for_indexing(db, files, settings, say=note)
-        note(f"Indexing {len(files)} image files with {chosen.name} ({chosen.bits} bits).")
-        with progress_bar("Indexing", len(files)) as advance:
+        chosen = choosing.for_indexing(db, images, settings, say=note, shard=part)
+        portion = f"part {part} of " if part else ""
+        note(f"Indexing {portion}{total} image files with {chosen.name} ({chosen.bits} bits).")
+        with progress_bar("Indexing", total // (part.of if part else 1)) as advance:
             report = db.index(
-                *sources,
+                images,
                 encoder=chosen,
                 root=root,
                 prune=prune,
                 features=features,
-                files=files,
                 labels=labels_of,
+                shard=part,
+                workers=workers,
+                processes=processes,
                 progress=advance,
             )
     reports.index_report(report, as_json=as_json, prune=prune)
-    if len(report.skipped) == report.found:
+    if profile and not as_json:
+        reports.profile(report.profile)
+    if report.found and len(report.skipped) == report.found:
         raise errors.ImageError("None of the files is a readable image.")
 
 
 @app.command()
 def encode(
-    sources: PhotosArgument,
     out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz")],
+    sources: PhotosArgument = None,
     database: DatabaseOption = None,
     encoder: EncoderOption = None,
     backbone: BackboneOption = None,
@@ -147,11 +169,16 @@ def encode(
     name: NameOption = None,
     labels: LabelsOption = None,
     root: RootOption = None,
+    lists: ListOption = None,
+    shard: ShardOption = None,
     features: Annotated[bool, typer.Option(help="Write features, too.")] = True,
     device: DeviceOption = Device.auto,
+    precision: PrecisionOption = None,
 ) -> None:
     """Encode photos into a file of codes; no database is needed, `load` reads it."""
-    files = photos.find_all(sources)
+    images = Sources(sources or [], lists or [])
+    part = None if shard is None else Shard.parse(shard)
+    total = images.count()
     labels_of = None if labels is None else label_reader(labels)
     check_writable(out)
     settings = choosing.Settings(
@@ -164,15 +191,17 @@ def encode(
         bits=bits,
         name=name,
         device=device.value,
+        precision=precision,
     )
-    chosen = choosing.for_encoding(database, files, settings, say=note)
-    with progress_bar("Encoding", len(files)) as advance:
+    chosen = choosing.for_encoding(database, images, settings, say=note)
+    with progress_bar("Encoding", total // (part.of if part else 1)) as advance:
         codes, report = encode_all(
-            files,
+            images,
             chosen,
             root=root,
             progress=advance,
             labels=labels_of,
+            shard=part,
         )
     write_npz(out, codes if features else replace(codes, features=None))
     reports.skipped(report.skipped)

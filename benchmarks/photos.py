@@ -19,6 +19,7 @@ from retrieval_db.console.choosing import Settings, for_indexing
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoders import Encoder
 from retrieval_db.labels import label_reader
+from retrieval_db.sources import Sources
 
 NAME = "clothing-itq128"
 
@@ -26,7 +27,7 @@ NAME = "clothing-itq128"
 def build(db: Database) -> Encoder:
     """Index the photos of `train`; what is there already is used again."""
     data = study.data_dir()
-    files = photos.find_all([data / "clothing" / "train"])
+    images = Sources([data / "clothing" / "train"])
     settings = Settings(
         spec="itq128",
         name=NAME,
@@ -35,12 +36,11 @@ def build(db: Database) -> Encoder:
         mean="0.5",
         std="0.5",
     )
-    encoder = for_indexing(db, files, settings, say=note)
-    with progress_bar("Indexing", len(files)) as advance:
+    encoder = for_indexing(db, images, settings, say=note)
+    with progress_bar("Indexing", images.count()) as advance:
         db.index(
-            data / "clothing" / "train",
+            images,
             encoder=encoder,
-            files=files,
             labels=label_reader("folder"),
             progress=advance,
         )

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from retrieval_db import encoders, encoding, flat
+from retrieval_db import encoders, encoding, flat, photos
 from retrieval_db.client import Database, connect
 from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.interchange import replacing
+from retrieval_db.sources import Item, Shard, Sources
 
 from .screen import progress_bar
 
@@ -45,18 +47,30 @@ class Settings:
     bits: int | None = None
     name: str | None = None
     device: str = "auto"
+    precision: str | None = None
 
 
-def for_indexing(db: Database, files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
+def for_indexing(
+    db: Database, images: Sources, settings: Settings, *, say: Say, shard: Shard | None = None
+) -> Encoder:
     """The encoder of that stored name or file, or a new one of that method.
 
     A head that needs fitting is fitted once, on these photos, and then frozen: a stored
-    encoder of the same name is used again.
+    encoder of the same name is used again. Of several machines that share a job the first
+    one fits, and the others wait for it.
     """
     stored = {encoder.name: encoder for encoder in db.encoders()}
     name = wanted_name(settings)
     if name not in stored or is_file(settings.spec):
-        return new(files, settings, say=say)
+        made = make(settings)
+        if made.fitted:
+            return made
+        if shard is None or shard.number == 1:
+            return fit(made, images, say=say)
+        say(f"Waiting for part 1/{shard.of} to fit and store {name!r}.")
+        while name not in stored:
+            time.sleep(1)
+            stored = {encoder.name: encoder for encoder in db.encoders()}
     check_asked(stored[name], settings)
     say(f"Using the stored encoder {name!r}, as it was first fitted.")
     return from_database(db, stored[name], settings.weights, settings.device)
@@ -86,13 +100,14 @@ def check_asked(stored: StoredEncoder, settings: Settings) -> None:
     """Refuse options that a stored encoder contradicts.
 
     Raises:
-        UsageError: it has other bits, or another backbone, than were asked for.
+        UsageError: it has other bits, another backbone or precision than were asked for.
     """
     network = stored.config.get("backbone")
     backbone = network.get("name") if isinstance(network, dict) else None
     for option, asked, has in (
         ("--bits", settings.bits, stored.bits),
         ("--backbone", settings.backbone, backbone),
+        ("--precision", precision(settings), stored.config.get("precision")),
     ):
         if asked is not None and asked != has:
             raise UsageError(
@@ -101,14 +116,18 @@ def check_asked(stored: StoredEncoder, settings: Settings) -> None:
             )
 
 
-def for_encoding(
-    database: str | None, files: Sequence[Path], settings: Settings, *, say: Say
-) -> Encoder:
+def precision(settings: Settings) -> str | None:
+    """What encoders call the precision that was asked for."""
+    return "bfloat16" if settings.precision == "bf16" else settings.precision
+
+
+def for_encoding(database: str | None, images: Sources, settings: Settings, *, say: Say) -> Encoder:
     """As `for_indexing`, but a database is asked only if the user named one."""
     if names_database(database):
         with connect(database, report=say) as db:
-            return for_indexing(db, files, settings, say=say)
-    return new(files, settings, say=say)
+            return for_indexing(db, images, settings, say=say)
+    made = make(settings)
+    return made if made.fitted else fit(made, images, say=say)
 
 
 def names_database(database: str | None) -> bool:
@@ -143,19 +162,17 @@ def from_database(
     )
 
 
-def new(files: Sequence[Path], settings: Settings, *, say: Say) -> Encoder:
-    """An encoder from its file, or of a method; fitted on the photos where it needs it."""
-    spec = settings.spec or DEFAULT
-    if is_file(spec):
+def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
+    """An encoder from its file, or of a method; it may need fitting."""
+    if is_file(settings.spec):
         return from_file(
-            spec,
+            settings.spec or "",
             settings.name,
             bits=settings.bits,
             weights=settings.weights,
             device=settings.device,
         )
-    made = unfitted(settings)
-    return made if made.fitted else fit(made, files, say=say)  # type: ignore[arg-type]
+    return unfitted(settings)
 
 
 def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
@@ -172,6 +189,7 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
         std=numbers("--std", settings.std),
         bits=settings.bits,
         device=settings.device,
+        precision=precision(settings) or "float32",
     )
 
 
@@ -182,7 +200,7 @@ def from_file(
     bits: int | None = None,
     weights: Path | None = None,
     device: str = "auto",
-) -> Encoder:
+) -> PerceptualHash | NetworkEncoder:
     """The encoder of a file, under its own or another name.
 
     Args:
@@ -213,7 +231,7 @@ def in_file(spec: str) -> tuple[Path, str | None]:
     return (Path(file + SUFFIX), own) if colon else (Path(spec), None)
 
 
-def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder:
+def fit(unfitted: Encoder, images: Sources, *, say: Say) -> Encoder:
     """Fit a head on up to `FIT_ON` of the photos, whose features it then remembers.
 
     Raises:
@@ -221,11 +239,13 @@ def fit(unfitted: NetworkEncoder, files: Sequence[Path], *, say: Say) -> Encoder
     """
     from retrieval_db.encoder.memory import Remembering
 
-    sample = list(files)
-    if len(sample) > FIT_ON:
-        sample = random.Random(0).sample(sample, FIT_ON)
-    with progress_bar(f"Fitting {unfitted.name}", len(sample)) as advance:
-        memory = Remembering(unfitted)
+    total = images.count()
+    sample: Iterable[Item] = images
+    if total > FIT_ON:
+        chosen = set(random.Random(0).sample(range(total), FIT_ON))
+        sample = (item for number, item in enumerate(images) if number in chosen)
+    with progress_bar(f"Fitting {unfitted.name}", min(total, FIT_ON)) as advance:
+        memory = Remembering(cast("NetworkEncoder", unfitted))
         memory.fit(encoding.extract_features(sample, memory, progress=advance))
     if memory.encoder.advice:
         say(memory.encoder.advice)
@@ -244,13 +264,13 @@ def refit(
     old = from_database(db, stored, weights, device)
     if getattr(old, "head", None) is None:
         raise UsageError(f"The encoder {name!r} has nothing to fit.")
-    files = {path: label for path, label in db.files(stored).items() if path.is_file()}
+    files = {path: label for path, label in db.files(stored).items() if photos.exists(path)}
     taken = {encoder.name for encoder in db.encoders()}
     chosen = new_name or next(n for i in range(2, 1000) if (n := f"{name}-{i}") not in taken)
     if chosen in taken:
         raise UsageError(f"There is an encoder {chosen!r} already; choose another --name.")
     unfitted = replace(cast("NetworkEncoder", old), name=chosen, head=None)
-    return fit(unfitted, list(files), say=say), files
+    return fit(unfitted, Sources(list(files)), say=say), files
 
 
 def export(db: Database, name: str, out: Path) -> None:

@@ -95,7 +95,6 @@ def refit(
                 *files,
                 encoder=fitted,
                 root=Path(root) if root else None,
-                files=list(files),
                 labels=files.get,
                 progress=advance,
             )

@@ -20,6 +20,11 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
+class Precision(StrEnum):
+    float32 = "float32"
+    bf16 = "bf16"
+
+
 class Stage(StrEnum):
     auto = "auto"
     coarse = "coarse"
@@ -75,7 +80,33 @@ LabelsOption = Annotated[
 ]
 RootOption = Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")]
 PhotosArgument = Annotated[
-    list[Path], typer.Argument(metavar="PHOTOS...", help="Folders or files.")
+    list[Path] | None,
+    typer.Argument(
+        metavar="PHOTOS...",
+        help="Folders, image files, tar shards; `-` is a list on standard input.",
+        show_default=False,
+    ),
+]
+ListOption = Annotated[
+    list[Path] | None,
+    typer.Option("--list", metavar="FILE", help="A list of paths, one a line (`-`: stdin)."),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Only the I-th of N parts, so that N machines share a job."),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Of a new network (default: float32). bf16 gives other bits."),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Readers (default: as many as processors).")
+]
+ProcessesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--processes/--threads", help="What reads (default: processes from 4 processors on)."
+    ),
 ]
 
 

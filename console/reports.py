@@ -14,6 +14,7 @@ from retrieval_db.indexing import IndexReport
 from retrieval_db.info import Info
 from retrieval_db.layouts import TuneReport
 from retrieval_db.loading import LoadReport, Survey
+from retrieval_db.profiling import Profile
 from retrieval_db.server import ServerStatus
 
 from .screen import note, note_all, print_json, print_table, size
@@ -38,6 +39,26 @@ def index_report(report: IndexReport, *, as_json: bool, prune: bool) -> None:
         done = f"{report.pruned} rows deleted" if prune else "--prune deletes their rows"
         note(f"{len(report.gone)} files are gone ({done}):")
         note_all(report.gone)
+
+
+def profile(found: Profile) -> None:
+    """Show how busy each stage was, and which one the others waited for."""
+    print_table(
+        ("stage", "workers", "images", "busy s", "images/s alone", "share"),
+        [
+            (
+                stage.name,
+                stage.workers,
+                f"{stage.images:,}",
+                f"{stage.seconds:.2f}",
+                "–" if stage.rate is None else f"{stage.rate:,.0f}",
+                f"{found.share(stage):.0%}",
+            )
+            for stage in found.stages
+        ],
+    )
+    if (slowest := found.bottleneck) is not None:
+        print(f"The bottleneck is: {slowest.name}.")
 
 
 def skipped(files: Sequence[tuple[str, str]]) -> None:

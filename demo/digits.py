@@ -69,7 +69,7 @@ def run(database: Database, output: Path, *, say: Say, device: str) -> DemoRepor
         files.folder,
         say=say,
         labels=label_reader("folder"),
-        files=files.database,
+        total=len(files.database),
     )
     say(f"4. {len(files.queries)} queries, each against the whole table")
     quality, precisions = measure(database, encoder, files, say)

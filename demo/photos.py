@@ -17,6 +17,7 @@ from retrieval_db.errors import (
     NotEnoughImages,
     UsageError,
 )
+from retrieval_db.sources import Item
 
 from . import steps
 from .steps import DemoReport, Say
@@ -53,7 +54,7 @@ def run(
     say(f"   {what}")
     say(f"3. Their codes go into PostgreSQL: {database.target}")
     folder = images if images.is_dir() else images.parent
-    steps.store(database, encoder, folder, say=say, files=files)
+    steps.store(database, encoder, folder, say=say, total=len(files))
     stored = sorted(database.files(database.encoder(NAME)))
     if not stored:
         raise ImageError(f"None of the {len(files):,} files in {images} can be read.")
@@ -90,7 +91,9 @@ def choose(
         if len(sample) > FIT_ON:
             sample = random.Random(SEED).sample(sample, FIT_ON)
         say(f"   fitting the head on {len(sample):,} photos")
-        features = extract_features(sample, unfitted, progress=steps.counting(say, len(sample)))
+        features = extract_features(
+            map(Item, sample), unfitted, progress=steps.counting(say, len(sample))
+        )
         fitted = unfitted.fit(features)
     except (EncoderUnavailable, MissingExtra, NotEnoughImages) as error:
         say(f"   {error}")

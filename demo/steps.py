@@ -74,7 +74,7 @@ def store(
     *,
     say: Say,
     labels: Labels | None = None,
-    files: Sequence[Path] | None = None,
+    total: int | None = None,
 ) -> IndexReport:
     """Store the codes of a folder under the demo's encoder.
 
@@ -93,8 +93,7 @@ def store(
         root=root,
         labels=labels,
         prune=True,
-        files=files,
-        progress=counting(say, None if files is None else len(files)),
+        progress=counting(say, total),
     )
     done = f"{report.encoded:,} images encoded and stored" if report.encoded else "nothing new"
     unchanged = f", {report.unchanged:,} were there already" if report.unchanged else ""

@@ -98,9 +98,10 @@ def create(
     method, length = parse_spec(spec, bits)
     name = name or f"{method.name}{length}"
     if method.name == "phash":
-        if any(option is not None for option in (weights, input_size, mean, std)):
+        given = (weights, input_size, mean, std)
+        if any(option is not None for option in given) or precision != "float32":
             raise UsageError(
-                f"{name} has no network: leave out the weights, input size, mean and std."
+                f"{name} has no network: leave out weights, input size, mean, std, precision."
             )
         return PerceptualHash(length, name)
     if method.fit is None:

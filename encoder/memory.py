@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval_db.codes import binarize
+
+from .inference import Busy
 from .network import NetworkEncoder
+from .preprocess import Preprocess
 
 
 class Remembering:
@@ -62,6 +67,48 @@ class Remembering:
         self._known |= zip(map(_digest, batch), found, strict=True)
         return found
 
+    @property
+    def preparer(self) -> Preprocess:
+        """As `NetworkEncoder.preparer`."""
+        return self.encoder.preparer
+
+    @property
+    def stream_workers(self) -> int:
+        """As `NetworkEncoder.stream_workers`."""
+        return self.encoder.stream_workers
+
+    def feature_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Busy
+    ) -> Iterator[NDArray[np.float32]]:
+        """As `NetworkEncoder.feature_stream`; the features are kept."""
+        begun: deque[NDArray[Any]] = deque()
+
+        def noted() -> Iterator[NDArray[Any]]:
+            for batch in batches:
+                begun.append(batch)
+                yield batch
+
+        for found in self.encoder.feature_stream(noted(), busy):
+            self._known |= zip(map(_digest, begun.popleft()), found, strict=True)
+            yield found
+
+    def encode_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Busy
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        """As `NetworkEncoder.encode_stream`, computing only the features that are not kept."""
+        begun: deque[list[NDArray[np.float32] | None]] = deque()
+
+        def unknown() -> Iterator[NDArray[Any]]:
+            for batch in batches:
+                kept = [self._known.get(_digest(image)) for image in batch]
+                begun.append(kept)
+                busy(0.0, sum(feature is not None for feature in kept))
+                yield batch[[row for row, feature in enumerate(kept) if feature is None]]
+
+        for new in self.encoder.feature_stream(unknown(), busy):
+            features = _filled(begun.popleft(), new)
+            yield features, binarize(self.encoder.outputs(features))
+
     def fit(self, features: NDArray[np.float32]) -> None:
         """Fit the head on features, float32 [N, D]; see `NetworkEncoder.fit`."""
         self.encoder = self.encoder.fit(features)
@@ -70,11 +117,16 @@ class Remembering:
         """As `NetworkEncoder.encode`, computing only the features that are not kept."""
         kept = [self._known.get(_digest(image)) for image in batch]
         new = [row for row, feature in enumerate(kept) if feature is None]
-        if new:
-            for row, feature in zip(new, self.encoder.features(batch[new]), strict=True):
-                kept[row] = feature
-        features = np.stack([feature for feature in kept if feature is not None])
+        features = _filled(kept, self.encoder.features(batch[new]) if new else ())
         return features, self.encoder.outputs(features)
+
+
+def _filled(
+    kept: list[NDArray[np.float32] | None], new: Iterable[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """The features that are kept, [N, D], with the new ones where there were none."""
+    others = iter(new)
+    return np.stack([next(others) if feature is None else feature for feature in kept])
 
 
 def _digest(image: NDArray[Any]) -> bytes:

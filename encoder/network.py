@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from retrieval_db.codes import binarize
 from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
 
 from . import backbones, checkpoint, fitted, own
 from .backbones import Backbone
+from .coding import coder
 from .fitted import Head
-from .inference import PRECISIONS, Runner, resolve_device
+from .heads import LinearHead
+from .inference import PRECISIONS, Busy, Runner, resolve_device
 from .methods import FEW_IMAGES, METHODS
 from .preprocess import Preprocess
 
@@ -106,7 +109,7 @@ class NetworkEncoder:
         return checkpoint.pack(self.name, self.config, tensors)
 
     def prepare(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resize one RGB image: uint8 [C, S, S]. (`self.preprocess` alone pickles lightly.)"""
+        """Resize one RGB image: uint8 [C, S, S]."""
         return self.preprocess(image)
 
     def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -133,6 +136,49 @@ class NetworkEncoder:
             EncoderError: not fitted.
         """
         return self._fitted_head().projection(features)
+
+    @property
+    def preparer(self) -> Preprocess:
+        """What `prepare` does, as an object that can be sent to another process."""
+        return self.preprocess
+
+    @property
+    def stream_workers(self) -> int:
+        """How many images `encode_stream` computes side by side."""
+        return self._runner.workers
+
+    def encode_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Busy
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        """Encode batches of prepared images in order, the next begun before one is handed out.
+
+        Args:
+            batches: each uint8 [N, C, S, S].
+            busy: told how long the network worked, in seconds, and on how many images.
+
+        Yields:
+            features [N, D] float32, and packed codes uint8 [N, ceil(L/8)]: the very bits that
+            `encode` gives.
+
+        Raises:
+            EncoderError: not fitted.
+        """
+        head = self._fitted_head().projection
+        if self._runner.device.type == "cuda" and isinstance(head, LinearHead):
+            codes_of = coder(head, self._runner.device)
+            yield from self._runner.stream(  # type: ignore[misc]
+                batches, lambda features: (features, codes_of(features)), busy
+            )
+            return
+        for features in self.feature_stream(batches, busy):
+            yield features, binarize(self.outputs(features))
+
+    def feature_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Busy
+    ) -> Iterator[NDArray[np.float32]]:
+        """As `encode_stream`, the features only, which need no head."""
+        for (features,) in self._runner.stream(batches, lambda features: (features,), busy):
+            yield features
 
     def fit(
         self,

@@ -75,6 +75,14 @@ class PerceptualHash:
         digest = imagehash.phash(image, hash_size=side, highfreq_factor=HIGHFREQ_FACTOR)
         return np.asarray(digest.hash, dtype=np.bool_).reshape(self.bits)
 
+    @property
+    def preparer(self) -> PerceptualHash:
+        """What `prepare` does, as an object that can be sent to another process."""
+        return self
+
+    def __call__(self, image: Image.Image) -> NDArray[np.bool_]:
+        return self.prepare(image)
+
     def encode(self, batch: NDArray[Any]) -> tuple[None, NDArray[np.float32]]:
         """Turn hashes, bool [N, bits], into outputs of ±1, float32 [N, bits]."""
         hashes = np.asarray(batch, dtype=np.bool_).reshape(-1, self.bits)

@@ -13,6 +13,8 @@ from psycopg.types.json import Jsonb
 from . import codes
 from .database import Connection, translated
 from .encoders import StoredEncoder
+from .errors import UsageError
+from .search import Metric, Query, check_feature, choose_stage, vector_text
 from .sql import queries
 
 SQL = queries("search")
@@ -35,12 +37,18 @@ class BatchResult:
         distances: int32 [Q, K], in bits; -1 where there are fewer.
         exact: bool [Q], as in `SearchResult`.
         guaranteed_radius: int32 [Q], as in `SearchResult`.
+        feature_distances: float64 [Q, K], NaN where there are fewer; None in the coarse stage.
+        pool_size: int32 [Q], rows that the fine stage ranked; None in the coarse stage.
+        tie_whole: bool [Q], whether the pool holds the whole last tie; None in the coarse stage.
     """
 
     ids: NDArray[np.int64]
     distances: NDArray[np.int32]
     exact: NDArray[np.bool_]
     guaranteed_radius: NDArray[np.int32]
+    feature_distances: NDArray[np.float64] | None = None
+    pool_size: NDArray[np.int32] | None = None
+    tie_whole: NDArray[np.bool_] | None = None
 
 
 def search_batch(
@@ -48,39 +56,66 @@ def search_batch(
     encoder: StoredEncoder,
     packed: NDArray[np.uint8],
     *,
+    features: NDArray[np.floating] | None = None,
     k: int | None = 10,
     radius: int | None = None,
     labels: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    pool: int = 200,
+    pool_max: int | None = None,
+    metric: Metric = "cosine",
     max_candidates: int | None = None,
 ) -> BatchResult:
     """Find the images nearest to each of many codes.
 
     Args:
         packed: uint8 [Q, ceil(L/8)], the queries' codes.
+        features: [Q, D], the queries' features; with them the fine stage ranks each pool.
         k, radius, labels, metadata, max_candidates: as in `search.search`, for each query.
+        pool, pool_max, metric: of the fine stage, as in `search.search`.
 
     Returns:
         Arrays with K columns: `k`, or the longest answer's length if `k` is None.
 
     Raises:
         UsageError: neither `k` nor `radius`, or impossible values.
-        InvalidCode, WrongWidth: not packed codes of the encoder's width.
+        InvalidCode, WrongWidth: not packed codes of the encoder's width, or features of
+            another dimension.
+        MissingExtension: features without pgvector.
     """
     words = codes.to_words(packed, encoder.bits)
+    given: dict[str, Any] = {
+        "encoder": encoder.name,
+        "k": k,
+        "radius": radius,
+        "labels": list(labels) if labels else None,
+        "metadata": Jsonb(dict(metadata)) if metadata else None,
+        "max_candidates": max_candidates,
+    }
+    parts: list[dict[str, Any]] = []
+    for start in range(0, len(words), AT_ONCE):
+        some = words[start : start + AT_ONCE]
+        parts.append({f"q{word + 1}": some[:, word].tolist() for word in range(codes.WORDS)})
+    if features is None:
+        return _coarse(connection, [part | given for part in parts], k)
+    if len(features) != len(words):
+        raise UsageError(f"There are {len(words)} codes, but {len(features)} features.")
+    queries = [Query((0, 0, 0, 0), feature) for feature in features]
+    for query in queries[:1]:
+        check_feature(encoder, query)
+        choose_stage(connection, encoder, query, "fine")
+    texts = list(map(vector_text, queries))
+    for number, part in enumerate(parts):
+        part["features"] = texts[number * AT_ONCE : (number + 1) * AT_ONCE]
+    given |= {"pool": pool, "pool_max": pool_max, "metric": metric}
+    return _fine(connection, [part | given for part in parts], k)
+
+
+def _coarse(connection: Connection, parts: list[dict[str, Any]], k: int | None) -> BatchResult:
     rows: list[tuple[list[int], bool, int]] = []
     with translated(connection):
-        for start in range(0, len(words), AT_ONCE):
-            part = words[start : start + AT_ONCE]
-            given = {f"q{word + 1}": part[:, word].tolist() for word in range(codes.WORDS)} | {
-                "encoder": encoder.name,
-                "k": k,
-                "radius": radius,
-                "labels": list(labels) if labels else None,
-                "metadata": Jsonb(dict(metadata)) if metadata else None,
-                "max_candidates": max_candidates,
-            }
-            rows += connection.execute(SQL["batch"], given, binary=True).fetchall()
+        for part in parts:
+            rows += connection.execute(SQL["batch"], part, binary=True).fetchall()
     width = k if k is not None else max((len(row[0]) for row in rows), default=0)
     keys = np.full((len(rows), width), NONE, dtype=np.int64)
     for filled, (found, _, _) in zip(keys, rows, strict=True):
@@ -92,3 +127,26 @@ def search_batch(
         exact=np.array([row[1] for row in rows], dtype=np.bool_),
         guaranteed_radius=np.array([row[2] for row in rows], dtype=np.int32),
     )
+
+
+def _fine(connection: Connection, parts: list[dict[str, Any]], k: int | None) -> BatchResult:
+    rows: list[tuple[Any, ...]] = []
+    with translated(connection):
+        for part in parts:
+            rows += connection.execute(SQL["fine_batch"], part, binary=True).fetchall()
+    width = k if k is not None else max((len(row[0] or ()) for row in rows), default=0)
+    result = BatchResult(
+        ids=np.full((len(rows), width), NONE, dtype=np.int64),
+        distances=np.full((len(rows), width), NONE, dtype=np.int32),
+        exact=np.array([row[3] for row in rows], dtype=np.bool_),
+        guaranteed_radius=np.array([row[4] for row in rows], dtype=np.int32),
+        feature_distances=np.full((len(rows), width), np.nan),
+        pool_size=np.array([row[5] for row in rows], dtype=np.int32),
+        tie_whole=np.array([row[6] for row in rows], dtype=np.bool_),
+    )
+    assert result.feature_distances is not None
+    for number, (ids, distances, away, *_) in enumerate(rows):
+        result.ids[number, : len(ids)] = ids
+        result.distances[number, : len(ids)] = distances
+        result.feature_distances[number, : len(ids)] = away
+    return result

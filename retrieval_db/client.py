@@ -55,6 +55,7 @@ from .loading import LoadReport, Survey
 from .memory import MemorySource
 from .query_sets import QuerySet
 from .search import Metric, Query, SearchResult, SearchSource, Stage
+from .sources import Shard, Sources
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -236,23 +237,33 @@ class Database(AbstractContextManager["Database"]):
 
     def index(
         self,
-        *sources: Path | str,
+        *sources: Path | str | Sources,
         encoder: Encoder,
         root: Path | None = None,
         labels: Labels | None = None,
         prune: bool = False,
         features: bool | None = None,
-        files: Sequence[Path] | None = None,
+        shard: Shard | None = None,
+        workers: int | None = None,
+        processes: bool | None = None,
         progress: Callable[[int], None] = lambda files: None,
     ) -> IndexReport:
-        """Store the codes of image files; see `indexing.index`.
+        """Store the codes of images; see `indexing.index`.
 
         Args:
+            sources: folders, image files, tar shards, `-` for a list on standard input; or
+                one `Sources`, which may have other lists.
             encoder: fitted; it is stored with the codes, so that others can search by photo.
             root: folder that paths are stored relative to; absolute paths without it. If the
                 photos were moved, with it, the folder where it is now.
             features: store features; by default where pgvector is there.
+            shard: take only this part of the images.
+            workers: that read and decode; as many as there are processors.
+            processes: whether they are processes, not threads; by default on four processors
+                or more.
         """
+        images = Sources.of(*sources)
+        images.check()
         stored = self.add_encoder(encoder, root=root)
         before = stored.root
         if root is not None:
@@ -262,13 +273,17 @@ class Database(AbstractContextManager["Database"]):
             features = loading.takes_features(self.connection)
         report = indexing.index(
             self.connection,
+            lambda: open_connection(self.target.url),
             encoder,
             stored,
-            [Path(source) for source in sources],
+            images,
+            folders=images.folders(),
             labels=labels,
+            shard=shard,
             prune=prune,
             features=features,
-            files=files,
+            workers=workers,
+            processes=processes,
             progress=progress,
         )
         report.moved_from = before if before != stored.root else None
@@ -341,11 +356,15 @@ class Database(AbstractContextManager["Database"]):
         self,
         packed: NDArray[np.uint8],
         *,
+        features: NDArray[np.floating] | None = None,
         encoder: str | None = None,
         k: int | None = 10,
         radius: int | None = None,
         labels: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        pool: int = 200,
+        pool_max: int | None = None,
+        metric: Metric = "cosine",
         max_candidates: int | None = None,
         source: SearchSource = "database",
     ) -> BatchResult:
@@ -356,6 +375,11 @@ class Database(AbstractContextManager["Database"]):
         """
         if source == "memory":
             _refuse_budget(max_candidates, None)
+            if features is not None:
+                raise UsageError(
+                    "Many queries go through the fine stage in the database only: leave the "
+                    "features out, or search with source 'database'."
+                )
             return self.memory_source(encoder).search_batch(
                 packed, k=k, radius=radius, labels=labels, metadata=metadata
             )
@@ -363,10 +387,14 @@ class Database(AbstractContextManager["Database"]):
             self.connection,
             self.encoder(encoder),
             packed,
+            features=features,
             k=k,
             radius=radius,
             labels=labels,
             metadata=metadata,
+            pool=pool,
+            pool_max=pool_max,
+            metric=metric,
             max_candidates=max_candidates,
         )
 

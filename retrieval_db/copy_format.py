@@ -17,6 +17,9 @@ SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 TRAILER = b"\xff\xff"
 NULL = -1
 
+# Bytes that rows may be padded with while they are put together.
+ROOM = 1 << 24
+
 
 @dataclass(frozen=True)
 class Column:
@@ -36,6 +39,12 @@ class Column:
             return self
         kept = np.repeat(there, np.maximum(self.lengths, 0))
         return Column(self.data[kept], np.where(there, self.lengths, NULL).astype(np.int32))
+
+    def rows(self, start: int, stop: int) -> Column:
+        """Some rows of the column."""
+        ends = np.cumsum(np.maximum(self.lengths, 0), dtype=np.int64)
+        first = int(ends[start - 1]) if start else 0
+        return Column(self.data[first : int(ends[stop - 1])], self.lengths[start:stop])
 
 
 def integers(values: NDArray[np.int64], size: int) -> Column:
@@ -77,36 +86,28 @@ def half_vectors(features: NDArray[np.floating]) -> Column:
 def rows(columns: Sequence[Column]) -> bytes:
     """Interleave columns of equal length to the bytes of rows, without signature and trailer."""
     count = len(columns[0].lengths)
-    lengths = np.stack([column.lengths for column in columns], axis=1)
-    sizes = 4 + np.maximum(lengths, 0)
-    ends = np.cumsum(2 + sizes.sum(axis=1, dtype=np.int64))
-    buffer = np.empty(int(ends[-1]) if count else 0, dtype=np.uint8)
-    starts = ends - sizes.sum(axis=1) - 2
-    _scatter(buffer, starts, np.full((count, 1), len(columns), dtype=">i2").view(np.uint8))
-    offsets = starts + 2
-    for index, column in enumerate(columns):
-        prefix = column.lengths.astype(">i4")[:, None].view(np.uint8)
-        _scatter(buffer, offsets, prefix)
-        _place(buffer, offsets + 4, column)
-        offsets = offsets + sizes[:, index]
-    return buffer.tobytes()
-
-
-def _scatter(
-    buffer: NDArray[np.uint8], offsets: NDArray[np.int64], data: NDArray[np.uint8]
-) -> None:
-    for byte in range(data.shape[1]):
-        buffer[offsets + byte] = data[:, byte]
-
-
-def _place(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], column: Column) -> None:
-    lengths = np.maximum(column.lengths, 0).astype(np.int64)
-    if not len(lengths) or not column.data.size:
-        return
-    if (lengths == lengths[0]).all() and lengths[0] <= 64:
-        _scatter(buffer, offsets, column.data.reshape(len(lengths), -1))
-        return
-    # Position of each byte = where its field starts in the buffer + its place in the field.
-    begins = np.cumsum(lengths) - lengths
-    shift = np.repeat(offsets - begins, lengths)
-    buffer[shift + np.arange(column.data.size)] = column.data
+    if not count:
+        return b""
+    widths = [max(int(column.lengths.max()), 0) for column in columns]
+    padded = count * (2 + sum(4 + width for width in widths))
+    if count > 1 and padded > ROOM + 4 * sum(column.data.size for column in columns):
+        # A few long fields would widen every row.
+        half = count // 2
+        parts = [[column.rows(*part) for column in columns] for part in ((0, half), (half, count))]
+        return rows(parts[0]) + rows(parts[1])
+    cells = np.empty((count, padded // count), dtype=np.uint8)
+    there: NDArray[np.bool_] | None = None
+    cells[:, :2] = np.frombuffer(len(columns).to_bytes(2, "big"), dtype=np.uint8)
+    at = 2
+    for column, width in zip(columns, widths, strict=True):
+        cells[:, at : at + 4] = column.lengths.astype(">i4")[:, None].view(np.uint8)
+        field = slice(at + 4, at + 4 + width)
+        at = field.stop
+        if column.lengths.min() == width:
+            cells[:, field] = column.data.reshape(count, width)
+        elif width:
+            if there is None:
+                there = np.ones(cells.shape, dtype=np.bool_)
+            there[:, field] = np.arange(width) < column.lengths[:, None]
+            cells[:, field][there[:, field]] = column.data
+    return (cells if there is None else cells[there]).tobytes()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
@@ -66,6 +66,48 @@ class Encoder(Protocol):
             features: [N, D] float32, or None if `feature_dim` is None;
             outputs: [N, L] float32; bit i of a code is 1 iff output i > 0.
         """
+
+
+@runtime_checkable
+class PortableEncoder(Protocol):
+    """An encoder whose preprocessing can run in other processes."""
+
+    @property
+    def preparer(self) -> Callable[[Image.Image], NDArray[Any]]:
+        """What `Encoder.prepare` does, as an object that can be pickled, and lightly imported."""
+
+
+@runtime_checkable
+class StreamEncoder(Protocol):
+    """An encoder that is faster when it knows the next batch before it hands out one."""
+
+    @property
+    def stream_workers(self) -> int:
+        """How many images it encodes side by side."""
+
+    def encode_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Callable[[float, int], None]
+    ) -> Iterator[tuple[NDArray[np.floating] | None, NDArray[np.uint8]]]:
+        """Encode batches of prepared images, in order.
+
+        Args:
+            batches: as `Encoder.encode` takes them.
+            busy: told how long it worked, in seconds, and on how many images.
+
+        Yields:
+            features [N, D] or None, and packed codes uint8 [N, ceil(L/8)], the same bits as
+            those of `Encoder.encode`, for each batch.
+        """
+
+
+@runtime_checkable
+class StreamExtractor(Protocol):
+    """A `FeatureExtractor` that is faster when it knows the next batch."""
+
+    def feature_stream(
+        self, batches: Iterable[NDArray[Any]], busy: Callable[[float, int], None]
+    ) -> Iterator[NDArray[np.float32]]:
+        """As `StreamEncoder.encode_stream`, the features only."""
 
 
 class FeatureExtractor(Protocol):

@@ -1,52 +1,32 @@
-"""Image files into codes: read, decode, encode, in order and batch by batch; no database."""
+"""Images into codes: read, decode, encode, in order and batch by batch; no database."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import photos
+from . import photos, reading
 from .codes import binarize
-from .encoders import Encoder, FeatureExtractor
-from .errors import ImageError, RetrievalError
+from .encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
+from .errors import ImageError
 from .interchange import CodeSet
+from .profiling import Profile, Stage
+from .reading import Prepared, Reader, Skipped, Unchanged, Wanted
+from .sources import Item, Shard
 
-# Images that go through the encoder together, and rows of one transaction.
+# Images that go through the encoder together.
 ENCODE_BATCH = 64
-WRITE_BATCH = 512
-
-T = TypeVar("T")
 
 Labels = Callable[[Path], str | None]
-
-# A file that could not be read, and why.
-Skipped = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image file, read and made ready for the encoder.
-
-    Attributes:
-        path: as it is stored.
-        sha256: of the file's bytes, 32 bytes.
-        array: what `Encoder.prepare` returned.
-        label: or None.
-    """
-
-    path: str
-    sha256: bytes
-    array: NDArray[Any]
-    label: str | None
 
 
 @dataclass
@@ -59,6 +39,7 @@ class EncodeReport:
         encoded: of these, new or changed ones that were encoded.
         unchanged: files whose row was up to date.
         skipped: path and reason of each file that could not be read.
+        profile: how busy reader, encoder and writer were.
     """
 
     encoder: str
@@ -66,6 +47,7 @@ class EncodeReport:
     encoded: int = 0
     unchanged: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    profile: Profile = field(default_factory=Profile)
 
 
 def absolute(path: Path, root: Path | None) -> str:
@@ -97,90 +79,114 @@ def stored_path(path: Path, root: Path | None) -> str:
     return text
 
 
-def encode_files(
-    files: Sequence[Path],
-    encoder: Encoder,
-    *,
+def wanted(
+    items: Iterable[Item],
     root: Path | None = None,
-    labels: Labels = lambda path: None,
-    known: Mapping[str, bytes | None] | None = None,
-    report: EncodeReport | None = None,
-    progress: Callable[[int], None] = lambda files: None,
-    workers: int | None = None,
-) -> Iterator[CodeSet]:
-    """Encode image files, batch by batch, in their order.
+    labels: Labels | None = None,
+    shard: Shard | None = None,
+) -> Iterator[Wanted | Skipped]:
+    """Images with the names and labels that they are stored with; of this shard only.
 
-    Unreadable files are skipped and listed in `report`; so are files whose content hash is
-    the one in `known`, which maps stored paths to hashes.
+    Args:
+        labels: overrule what a tar shard says.
+    """
+    for item in items:
+        try:
+            name = stored_path(item.path, root)
+        except ImageError as error:
+            title = photos.printable(item.path)
+            if shard is None or shard.holds(title):
+                yield title, str(error).removeprefix(f"{title}: ")
+            continue
+        if shard is None or shard.holds(name):
+            label = None if labels is None else labels(item.path)
+            yield Wanted(item if label is None else replace(item, label=label), name)
+
+
+def encode_items(
+    images: Iterable[Wanted | Skipped],
+    encoder: Encoder,
+    report: EncodeReport,
+    *,
+    progress: Callable[[int], None] = lambda images: None,
+    unchanged: Callable[[Wanted], None] = lambda wanted: None,
+    workers: int | None = None,
+    processes: bool | None = None,
+) -> Generator[CodeSet, None, None]:
+    """Encode images, up to `ENCODE_BATCH` at a time, in their order.
+
+    Unreadable images are skipped and listed in `report`; so are those whose content hash is
+    the one that is known.
+
+    Args:
+        progress: called with the number of images since the last call.
+        unchanged: called with each image that need not be encoded.
+        workers: that read and decode; as many as there are processors.
+        processes: whether they are processes; by default where threads would wait for each
+            other, if the encoder's preprocessing can be sent there.
 
     Yields:
-        Codes, hashes, labels and features of up to `WRITE_BATCH` images.
+        Codes, hashes, labels and features.
     """
-    report = report if report is not None else EncodeReport(encoder.name)
+    profile = report.profile
+    count = workers or reading.processors()
+    profile.read.workers = profile.decode.workers = count
+    reader = _reader(encoder, profile, processes, count)
+    waiting: deque[list[Prepared]] = deque()
 
-    def read(path: Path) -> Prepared | Skipped | None:
-        try:
-            name = stored_path(path, root)
-            data = photos.content(path)
-            digest = photos.sha256(data)
-            if known is not None and known.get(name) == digest:
-                return None
-            return Prepared(name, digest, _prepared(encoder, data, path), labels(path))
-        except ImageError as error:
-            title = photos.printable(path)
-            return title, str(error).removeprefix(f"{title}: ")
+    def batches() -> Iterator[NDArray[Any]]:
+        batch: list[Prepared] = []
+        with closing(reading.read(images, reader, count)) as outcomes:
+            for outcome in outcomes:
+                progress(1)
+                if isinstance(outcome, Unchanged):
+                    report.unchanged += 1
+                    unchanged(outcome.wanted)
+                elif isinstance(outcome, Prepared):
+                    batch.append(outcome)
+                else:
+                    report.skipped.append(outcome)
+                if len(batch) == ENCODE_BATCH:
+                    waiting.append(batch)
+                    yield np.stack([image.pixels.array for image in batch])
+                    batch = []
+        if batch:
+            waiting.append(batch)
+            yield np.stack([image.pixels.array for image in batch])
 
-    waiting: list[Prepared] = []
-    done: list[CodeSet] = []
-    for outcome in _in_order(files, read, workers or os.cpu_count() or 1):
-        progress(1)
-        if outcome is None:
-            report.unchanged += 1
-        elif isinstance(outcome, Prepared):
-            waiting.append(outcome)
-        else:
-            report.skipped.append(outcome)
-        if len(waiting) == ENCODE_BATCH:
-            done.append(_encode(waiting, encoder))
-            waiting = []
-        if len(done) * ENCODE_BATCH >= WRITE_BATCH:
-            yield _joined(done)
-            done = []
-    if waiting:
-        done.append(_encode(waiting, encoder))
-    if done:
-        yield _joined(done)
+    with closing(_codes(encoder, batches(), profile.encode)) as encoded:
+        for features, packed in encoded:
+            yield _code_set(waiting.popleft(), encoder, features, packed)
 
 
 def encode_all(
-    files: Sequence[Path],
+    items: Iterable[Item],
     encoder: Encoder,
     *,
     root: Path | None = None,
     labels: Labels | None = None,
-    progress: Callable[[int], None] = lambda files: None,
+    shard: Shard | None = None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[CodeSet, EncodeReport]:
-    """Encode image files into one set of codes, with the encoder itself; no database.
+    """Encode images into one set of codes, with the encoder itself; no database.
 
     Raises:
         ImageError: none of the files could be read.
     """
     root = None if root is None else root.resolve()
-    report = EncodeReport(encoder.name, found=len(files))
+    report = EncodeReport(encoder.name)
     parts = list(
-        encode_files(
-            files,
+        encode_items(
+            counted(wanted(items, root, labels, shard), report),
             encoder,
-            root=root,
-            labels=labels or (lambda path: None),
-            report=report,
+            report,
             progress=progress,
         )
     )
     if not parts:
         raise ImageError("None of the files is a readable image.")
     whole = replace(
-        _joined(parts),
+        joined(parts),
         config=json.dumps(dict(encoder.config)),
         artifact=encoder.artifact,
         root=None if root is None else str(root),
@@ -189,91 +195,105 @@ def encode_all(
     return whole, report
 
 
+def counted(images: Iterable[Wanted | Skipped], report: EncodeReport) -> Iterator[Wanted | Skipped]:
+    """The same, counted in `report.found`."""
+    for image in images:
+        report.found += 1
+        yield image
+
+
 def extract_features(
-    files: Sequence[Path],
+    items: Iterable[Item],
     extractor: FeatureExtractor,
     *,
-    progress: Callable[[int], None] = lambda files: None,
+    progress: Callable[[int], None] = lambda images: None,
 ) -> NDArray[np.float32]:
-    """The features of image files, float32 [N, D], to fit a head on; broken files are left out.
+    """The features of images, float32 [N, D], to fit a head on; broken files are left out.
 
     Raises:
         ImageError: none of the files could be read.
     """
+    profile = Profile()
+    images = (Wanted(item, "") for item in items)
+    count = reading.processors()
 
-    def read(path: Path) -> NDArray[Any] | None:
-        try:
-            return _prepared(extractor, photos.content(path), path)
-        except ImageError:
-            return None
+    def batches() -> Iterator[NDArray[Any]]:
+        batch: list[NDArray[Any]] = []
+        with closing(
+            reading.read(images, _reader(extractor, profile, None, count), count)
+        ) as outcomes:
+            for outcome in outcomes:
+                progress(1)
+                if isinstance(outcome, Prepared):
+                    batch.append(outcome.pixels.array)
+                if len(batch) == ENCODE_BATCH:
+                    yield np.stack(batch)
+                    batch = []
+        if batch:
+            yield np.stack(batch)
 
-    done: list[NDArray[np.float32]] = []
-    waiting: list[NDArray[Any]] = []
-    for array in _in_order(files, read, os.cpu_count() or 1):
-        progress(1)
-        if array is not None:
-            waiting.append(array)
-        if len(waiting) == ENCODE_BATCH:
-            done.append(extractor.features(np.stack(waiting)))
-            waiting = []
-    if waiting:
-        done.append(extractor.features(np.stack(waiting)))
+    if isinstance(extractor, StreamExtractor):
+        done = list(extractor.feature_stream(batches(), profile.encode.add))
+    else:
+        done = [extractor.features(batch) for batch in batches()]
     if not done:
         raise ImageError("None of the files is a readable image.")
     return np.concatenate(done)
 
 
-def _prepared(encoder: Encoder | FeatureExtractor, data: bytes, path: Path) -> NDArray[Any]:
-    """Decode and prepare one image; whatever it does to the encoder, the others go on."""
-    image = photos.decode(data, path)
-    try:
-        return encoder.prepare(image)
-    except (ImportError, RetrievalError):
-        raise
-    except Exception as error:
-        raise ImageError(f"{photos.printable(path)}: cannot be prepared ({error})") from error
+def _reader(
+    encoder: Encoder | FeatureExtractor, profile: Profile, processes: bool | None, count: int
+) -> Reader:
+    """Worker processes where they pay and can be had, else threads."""
+    if processes is None:
+        processes = count >= reading.PROCESSES_FROM
+    if processes and isinstance(encoder, PortableEncoder) and os.name == "posix":
+        return reading.Processes(encoder.preparer, profile.read, profile.decode)
+    return reading.Threads(encoder.prepare, profile.read, profile.decode)
 
 
-def _in_order(files: Iterable[Path], read: Callable[[Path], T], workers: int) -> Iterator[T]:
-    """Read files ahead in threads (Pillow decodes without the GIL), and yield in order."""
-    ahead: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for path in files:
-            ahead.append(pool.submit(read, path))
-            if len(ahead) > 2 * ENCODE_BATCH:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _codes(
+    encoder: Encoder, batches: Iterator[NDArray[Any]], stage: Stage
+) -> Generator[tuple[NDArray[np.floating] | None, NDArray[np.uint8]], None, None]:
+    """Features and packed codes of each batch, in order."""
+    if isinstance(encoder, StreamEncoder):
+        stage.workers = encoder.stream_workers
+        yield from encoder.encode_stream(batches, stage.add)
+        return
+    for batch in batches:
+        with stage.waiting(len(batch)):
+            features, outputs = encoder.encode(batch)
+        yield features, binarize(outputs)
 
 
-def _encode(images: Sequence[Prepared], encoder: Encoder) -> CodeSet:
-    features, outputs = encoder.encode(np.stack([image.array for image in images]))
+def _code_set(
+    images: Sequence[Prepared],
+    encoder: Encoder,
+    features: NDArray[np.floating] | None,
+    packed: NDArray[np.uint8],
+) -> CodeSet:
     return CodeSet(
-        codes=binarize(outputs),
+        codes=packed,
         bits=encoder.bits,
-        paths=[image.path for image in images],
-        labels=[image.label for image in images],
-        content_sha256=np.stack([np.frombuffer(image.sha256, np.uint8) for image in images]),
+        paths=[image.wanted.name for image in images],
+        labels=[image.wanted.item.label for image in images],
+        content_sha256=np.stack([np.frombuffer(one.pixels.sha256, np.uint8) for one in images]),
         features=features,
         encoder=encoder.name,
         fingerprint=encoder.fingerprint,
     )
 
 
-def _joined(parts: Sequence[CodeSet]) -> CodeSet:
+def joined(parts: Sequence[CodeSet]) -> CodeSet:
+    """Codes of one encoder as one set."""
     first = parts[0]
     hashes = [part.content_sha256 for part in parts if part.content_sha256 is not None]
     features = [part.features for part in parts if part.features is not None]
-    return CodeSet(
+    return replace(
+        first,
         codes=np.concatenate([part.codes for part in parts]),
-        bits=first.bits,
         paths=[path for part in parts for path in part.paths],
         labels=[label for part in parts for label in part.labels or ()],
         content_sha256=np.concatenate(hashes),
         features=np.concatenate(features) if features else None,
-        encoder=first.encoder,
-        fingerprint=first.fingerprint,
     )

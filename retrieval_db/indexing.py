@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from . import photos
+from .background import BackgroundWriter
 from .database import Connection, translated
+from .encoders import SQL as ENCODERS
 from .encoders import Encoder, StoredEncoder
-from .encoding import EncodeReport, Labels, absolute, encode_files, stored_path
-from .errors import ImageError
-from .loading import Writer, finish
+from .encoding import EncodeReport, Labels, counted, encode_items, wanted
+from .loading import finish
+from .reading import Skipped, Wanted
+from .sources import Item, Shard
 from .sql import queries
 
 SQL = queries("indexing")
+
+# Images that the database is asked about in one statement.
+ASK = 512
 
 
 @dataclass
@@ -43,61 +51,71 @@ class IndexReport(EncodeReport):
 
 def index(
     connection: Connection,
+    connect: Callable[[], Connection],
     encoder: Encoder,
     stored: StoredEncoder,
-    sources: Sequence[Path],
+    items: Iterable[Item],
     *,
-    files: Sequence[Path] | None = None,
+    folders: Sequence[Path] = (),
     labels: Labels | None = None,
+    shard: Shard | None = None,
     prune: bool = False,
     features: bool = True,
+    workers: int | None = None,
+    processes: bool | None = None,
     progress: Callable[[int], None] = lambda files: None,
 ) -> IndexReport:
-    """Bring the rows of an encoder up to date with the image files of some folders.
+    """Bring the rows of an encoder up to date with image files.
 
-    Interrupting it loses at most the batch that was being written; the same call continues.
+    Reading, encoding and writing run beside each other, each as fast as the slowest lets it.
+    Interrupting it loses at most what was not committed, `background.IN_FLIGHT` images; the
+    same call continues.
 
     Args:
         connection: in autocommit mode.
+        connect: opens another one, for the thread that writes.
         encoder: fitted, and the one that `stored` is the record of.
         stored: the encoder's row.
-        sources: folders or files.
-        files: the image files under `sources`, if they were listed already.
+        items: the images.
+        folders: the folders (or tar shards) that `items` are all images of: rows under them
+            whose files are not there are reported as gone.
         labels: gives the label of a file; None leaves labels as they are.
-        prune: delete the rows under `sources` whose files are gone.
+        shard: take only these images.
+        prune: delete the rows under `folders` whose files are gone.
         features: whether to store features, where there are any.
+        workers, processes: as in `encoding.encode_items`.
         progress: called with the number of files since the last call.
 
     Raises:
-        UsageError: a source does not exist, or there are no image files in them.
+        RetrievalError: the database refuses, or is gone; what was committed stays.
     """
     started = time.perf_counter()
     root = None if stored.root is None else Path(stored.root)
     report = IndexReport(encoder.name)
-    if files is None:
-        files = photos.find_all(sources)
-    report.found = len(files)
     with translated(connection):
-        known: dict[str, bytes | None] = dict(
-            connection.execute(SQL["known"], [stored.id]).fetchall()
-        )
-        writer = Writer(connection, stored)
-        for batch in encode_files(
-            files,
-            encoder,
-            root=root,
-            labels=labels or (lambda path: None),
-            known=known,
-            report=report,
-            progress=progress,
+        known = _Known(connection, stored)
+        images = known.of(counted(wanted(items, root, labels, shard), report))
+        with (
+            BackgroundWriter(connect, stored, report.profile.write) as writer,
+            closing(
+                encode_items(
+                    images,
+                    encoder,
+                    report,
+                    progress=progress,
+                    unchanged=known.compare_label,
+                    workers=workers,
+                    processes=processes,
+                )
+            ) as batches,
         ):
-            inserted, updated = writer.write(batch if features else replace(batch, features=None))
-            report.encoded += len(batch)
-            report.inserted += inserted
-            report.updated += updated
-        if labels is not None:
-            report.relabelled = _relabel(connection, stored, files, root, labels, known)
-        report.gone = _gone(known, sources, files, root)
+            for batch in batches:
+                report.encoded += len(batch)
+                writer.put(batch if features else replace(batch, features=None))
+        report.profile.seconds = time.perf_counter() - started
+        report.inserted, report.updated = writer.inserted, writer.updated
+        report.relabelled = known.relabel()
+        report.gone = list(_gone(connection, stored, folders, root, shard))
         if prune and report.gone:
             report.pruned = connection.execute(SQL["prune"], [stored.id, report.gone]).rowcount
         finish(connection, stored, report.inserted + report.updated)
@@ -105,51 +123,68 @@ def index(
     return report
 
 
-def _relabel(
-    connection: Connection,
-    stored: StoredEncoder,
-    files: Sequence[Path],
-    root: Path | None,
-    labels: Labels,
-    known: Mapping[str, bytes | None],
-) -> int:
-    """Give unchanged images the labels they have now; new ones were written with theirs."""
-    given = {}
-    for path in files:
-        try:
-            name = stored_path(path, root)
-        except ImageError:
-            continue
-        label = labels(path)
-        if name in known and label is not None:
-            given[name] = label
-    values = [list(given), list(given.values()), stored.id]
-    return connection.execute(SQL["relabel"], values).rowcount if given else 0
+class _Known:
+    """What is stored of an encoder's images already, asked for as they come."""
+
+    def __init__(self, connection: Connection, stored: StoredEncoder) -> None:
+        self._connection = connection
+        self._encoder = stored.id
+        row = connection.execute(ENCODERS["any_image"], [stored.id]).fetchone()
+        self._any = row is not None and bool(row[0])
+        self._new_labels: dict[str, str] = {}
+        self._relabelled = 0
+
+    def of(self, images: Iterator[Wanted | Skipped]) -> Iterator[Wanted | Skipped]:
+        """The images, each with the hash that is stored of it."""
+        if not self._any:
+            yield from images
+            return
+        while part := list(islice(images, ASK)):
+            names = [one.name for one in part if isinstance(one, Wanted)]
+            rows = self._connection.execute(SQL["known"], [self._encoder, names]).fetchall()
+            stored = {name: (digest, label) for name, digest, label in rows}
+            for one in part:
+                if isinstance(one, Wanted) and one.name in stored:
+                    digest, label = stored[one.name]
+                    yield replace(one, known=digest, known_label=label)
+                else:
+                    yield one
+
+    def compare_label(self, image: Wanted) -> None:
+        """An unchanged image gets the label that it has now; new ones are written with theirs."""
+        label = image.item.label
+        if label is not None and label != image.known_label:
+            self._new_labels[image.name] = label
+            if len(self._new_labels) >= ASK:
+                self.relabel()
+
+    def relabel(self) -> int:
+        """Store the new labels; returns how many have changed so far."""
+        if given := self._new_labels:
+            values = [list(given), list(given.values()), self._encoder]
+            self._relabelled += self._connection.execute(SQL["relabel"], values).rowcount
+            self._new_labels = {}
+        return self._relabelled
 
 
 def _gone(
-    known: Mapping[str, object], sources: Sequence[Path], files: Sequence[Path], root: Path | None
-) -> list[str]:
-    """Stored paths under the sources that no longer have a file."""
-    there = {absolute(path, root) for path in files}
+    connection: Connection,
+    stored: StoredEncoder,
+    folders: Sequence[Path],
+    root: Path | None,
+    shard: Shard | None,
+) -> Iterator[str]:
+    """Stored paths under the folders that no longer have a file."""
     whole = os.path.abspath if root is None else os.path.realpath
-    folders = tuple(os.path.join(whole(source), "") for source in sources)
+    under = tuple(os.path.join(whole(folder), "") for folder in folders)
+    if not under:
+        return
     base = str(root or "")
-    return [
-        name
-        for name in known
-        if (place := os.path.join(base, name)).startswith(folders)
-        and place not in there
-        and _is_gone(place)
-    ]
-
-
-def _is_gone(path: str) -> bool:
-    """Whether it is certain that there is no such file; one behind a closed door may be."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
+    last = ""
+    while rows := connection.execute(SQL["paths"], [stored.id, last]).fetchall():
+        for (name,) in rows:
+            place = os.path.join(base, name)
+            mine = shard is None or shard.holds(name)
+            if mine and place.startswith(under) and photos.is_gone(Path(place)):
+                yield name
+        last = rows[-1][0]

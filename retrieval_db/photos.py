@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import tars
 from .errors import ImageError, UsageError
 
 # What Pillow would also open, but nobody keeps as photos.
@@ -41,13 +42,15 @@ def suffixes() -> set[str]:
 def find(source: Path) -> Iterator[Path]:
     """The image files of a folder and the folders under it, by name; or the file itself.
 
+    A file may be a member of a tar shard.
+
     Hidden files and folders are left out, and links to folders are not followed. A folder
     that cannot be read comes instead of what is in it: `content` then says why.
 
     Raises:
         UsageError: there is no such file or folder.
     """
-    if os.path.isfile(source):
+    if exists(source):
         yield source
         return
     if not os.path.isdir(source):
@@ -95,13 +98,21 @@ def read_list(source: Path) -> list[Path]:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file.
+    """The bytes of a file, or of a member of a tar shard (`shard.tar/member`).
 
     Raises:
         ImageError: it cannot be read.
     """
     try:
         mode = path.stat().st_mode
+    except NotADirectoryError as error:
+        inside = tars.place(str(path))
+        if inside is None:
+            raise ImageError(f"{printable(path)}: {error.strerror}") from error
+        return part(Path(inside[0]), *inside[1:])
+    except OSError as error:
+        raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
+    try:
         if stat.S_ISDIR(mode):
             os.listdir(path)
         # A pipe that is named like an image would never end.
@@ -110,6 +121,43 @@ def content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
+
+
+def part(file: Path, start: int, size: int) -> bytes:
+    """Some bytes of a file.
+
+    Raises:
+        ImageError: they cannot be read, or the file ends before.
+    """
+    try:
+        with file.open("rb", buffering=0) as opened:
+            data = os.pread(opened.fileno(), size, start)
+    except OSError as error:
+        raise ImageError(f"{printable(file)}: {error.strerror or error}") from error
+    if len(data) < size:
+        raise ImageError(f"{printable(file)}: the file ends too soon")
+    return data
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file, or such a member of a tar shard; also of impossible names."""
+    try:
+        return path.is_file() or tars.place(str(path)) is not None
+    except OSError:
+        return False
+
+
+def is_gone(path: Path) -> bool:
+    """Whether it is certain that there is no such file; one behind a closed door may be."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return not exists(path)
+    except OSError:
+        return False
+    return False
 
 
 def sha256(data: bytes) -> bytes:

@@ -353,7 +353,10 @@ class TestFormats:
 
     def test_index_and_load_reports(self, url: str, folder: Path, tmp_path: Path) -> None:
         outcome = command.succeed("index", folder, "-e", "phash64", "--json")
-        assert json.loads(outcome.out) | {"seconds": 0} == {
+        report = json.loads(outcome.out)
+        profile = report.pop("profile")
+        assert [profile[stage]["images"] for stage in ("read", "decode", "write")] == [8, 0, 0]
+        assert report | {"seconds": 0} == {
             "encoder": "phash64", "found": 8, "encoded": 0, "unchanged": 8, "skipped": [],
             "inserted": 0, "updated": 0, "relabelled": 0, "gone": [], "pruned": 0,
             "moved_from": None, "seconds": 0,

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from PIL import Image
 import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
 from retrieval_db import read_npz
-from retrieval_db.encoding import WRITE_BATCH, stored_path
+from retrieval_db.background import IN_FLIGHT
+from retrieval_db.encoding import stored_path
 from retrieval_db.errors import ImageError, UsageError
 from retrieval_db.labels import label_reader
 from tests import command, example
@@ -388,39 +390,93 @@ class TestEncodeAndLoad:
         assert found[0]["hits"][0]["path"] == str(photo)
 
 
-def test_ctrl_c_and_again(
-    database_url: str, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Interrupted in its second batch, the run keeps the first; the same command finishes."""
-    folder = command.photos(tmp_path / "photos", [f"{n:04}.png" for n in range(600)])
-    with example.connect(database_url) as connection:
+def many_photos(folder: Path, count: int) -> Path:
+    """A folder of so many small photos, a hundred different ones."""
+    command.photos(folder, [f"{n:04}.png" for n in range(100)])
+    for number in range(100, count):
+        os.link(folder / f"{number % 100:04}.png", folder / f"{number:04}.png")
+    return folder
+
+
+def stop_in_the_second_transaction(url: str, folder: Path) -> subprocess.Popen[bytes]:
+    """An index run that has committed once and hangs in its next transaction."""
+    with example.connect(url) as connection:
         connection.execute(
             """
             CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
             AS 'BEGIN PERFORM pg_sleep(600); RETURN NEW; END';
             CREATE TRIGGER wait BEFORE INSERT ON images FOR EACH ROW
-            WHEN (NEW.path LIKE '%0550.png') EXECUTE FUNCTION wait()
+            WHEN (NEW.path LIKE '%2390.png') EXECUTE FUNCTION wait()
             """
         )
-        arguments = ["index", folder, "-e", "phash64", "-d", database_url]
-        process = command.start(*arguments)
+        process = command.start("index", folder, "-e", "phash64", "-d", url)
         while not sleeping(connection):
             assert process.poll() is None
             time.sleep(0.1)
+    return process
+
+
+def check_that_it_continues(url: str, cluster: Any, folder: Path, count: int) -> None:
+    """At most what was in flight is missing, and the same command brings it."""
+    stored = len(rows(url))
+    assert 0 < stored < count
+    assert count - stored <= IN_FLIGHT
+    with example.connect(url) as connection:
+        connection.execute("DROP TRIGGER IF EXISTS wait ON images; DROP FUNCTION IF EXISTS wait")
+    arguments = ["index", folder, "-e", "phash64", "-d", url, "--json"]
+    report = json.loads(command.succeed(*arguments).out)
+    assert (report["unchanged"], report["inserted"]) == (stored, count - stored)
+    with cluster.database(cluster.template()) as other:
+        command.succeed("index", folder, "-e", "phash64", "-d", other)
+        assert rows(url, EVERYTHING) == rows(other, EVERYTHING)
+
+
+class TestInterruption:
+    """At any point, in any way: whole transactions stay, and the same command continues."""
+
+    COUNT = 2_400
+
+    def test_ctrl_c(self, database_url: str, cluster: Any, tmp_path: Path) -> None:
+        folder = many_photos(tmp_path / "photos", self.COUNT)
+        process = stop_in_the_second_transaction(database_url, folder)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 130, err
         assert b"Interrupted. What was written is kept; the same command continues." in err
         assert b"Traceback" not in err
         assert out == b""
-        assert len(rows(database_url)) == WRITE_BATCH
-        connection.execute("DROP TRIGGER wait ON images; DROP FUNCTION wait")
-    report = json.loads(command.succeed(*arguments, "--json").out)
-    assert report["unchanged"] == WRITE_BATCH
-    assert report["inserted"] == 600 - WRITE_BATCH
-    with cluster.database(cluster.template()) as other:
-        command.succeed("index", folder, "-e", "phash64", "-d", other)
-        assert rows(database_url, EVERYTHING) == rows(other, EVERYTHING)
+        check_that_it_continues(database_url, cluster, folder, self.COUNT)
+
+    def test_kill(self, database_url: str, cluster: Any, tmp_path: Path) -> None:
+        folder = many_photos(tmp_path / "photos", self.COUNT)
+        process = stop_in_the_second_transaction(database_url, folder)
+        process.kill()
+        process.communicate()
+        with example.connect(database_url) as connection:
+            # The server notices a dead client when it next reads from it.
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE wait_event = 'PgSleep' AND datname = current_database()"
+            )
+            while sleeping(connection):
+                time.sleep(0.1)
+        check_that_it_continues(database_url, cluster, folder, self.COUNT)
+
+    def test_the_server_goes_away(self, private_cluster: Any, tmp_path: Path) -> None:
+        folder = many_photos(tmp_path / "photos", self.COUNT)
+        with private_cluster.database(private_cluster.template()) as url:
+            with example.connect(url) as connection:
+                # This server would rather be fast; here a commit is to last.
+                connection.execute("ALTER SYSTEM SET synchronous_commit = on")
+                connection.execute("SELECT pg_reload_conf()")
+            process = stop_in_the_second_transaction(url, folder)
+            private_cluster.stop()
+            _, err = process.communicate(timeout=60)
+            assert process.returncode == 1, err
+            assert b"Error: The database server went away." in err
+            assert b"Traceback" not in err
+            private_cluster.start()
+            check_that_it_continues(url, private_cluster, folder, self.COUNT)
 
 
 def sleeping(connection: psycopg.Connection[Any]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -18,8 +17,7 @@ PIXELS = 32
 
 def thumbnail(path: Path, size: int) -> Image.Image | str:
     """The image of a file, RGB, within size × size pixels; or why it cannot be shown."""
-    # Not Path.is_file, which raises where a stored name is too long for this system.
-    if not os.path.isfile(path):
+    if not photos.exists(path):
         return "file not found"
     try:
         image = photos.decode(photos.content(path), path)

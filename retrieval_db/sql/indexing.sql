@@ -1,6 +1,11 @@
 -- name: known
--- What is stored of an encoder's images, to tell new, changed and gone files apart.
-SELECT path, content_sha256 FROM images WHERE encoder_id = %s
+-- What is stored of some images, to tell new and changed files apart; served by the unique key
+-- (encoder_id, path).
+SELECT path, content_sha256, label FROM images WHERE encoder_id = %s AND path = ANY (%s)
+
+-- name: paths
+-- The next paths in the order of the unique key, to find those whose files are gone.
+SELECT path FROM images WHERE encoder_id = %s AND path > %s ORDER BY path LIMIT 10000
 
 -- name: prune
 DELETE FROM images WHERE encoder_id = %s AND path = ANY (%s)

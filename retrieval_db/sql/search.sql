@@ -10,7 +10,7 @@ ORDER BY hit.rank
 
 -- name: fine
 SELECT rank, image_id, path, label, distance, feature_distance,
-       pool_exact, guaranteed_radius, pool_size, tie_whole
+       pool_exact, guaranteed_radius, pool_size, coalesce(tie_whole, true)
 FROM search_images(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(feature)s::halfvec,
                    coalesce(%(k)s, 2147483647), %(radius)s, %(labels)s, %(metadata)s,
                    %(pool)s, %(pool_max)s, %(metric)s, %(max_candidates)s, %(max_ms)s)
@@ -42,4 +42,30 @@ FROM unnest(%(q1)s::bigint[], %(q2)s::bigint[], %(q3)s::bigint[], %(q4)s::bigint
 CROSS JOIN LATERAL run_search(
     %(encoder)s, query.q1, query.q2, query.q3, query.q4, %(k)s, %(radius)s,
     %(labels)s, %(metadata)s, %(max_candidates)s, NULL, 0) AS run
+ORDER BY query.number
+
+-- name: fine_batch
+-- Many queries through both stages in one statement; a query without an answer has the coarse
+-- stage's certificate.
+SELECT coalesce(fine.ids, '{}'), coalesce(fine.distances, '{}'), coalesce(fine.away, '{}'),
+       coalesce(fine.pool_exact, coarse.exact),
+       coalesce(fine.guaranteed_radius, coarse.guaranteed_radius),
+       coalesce(fine.pool_size, 0), coalesce(fine.tie_whole, true)
+FROM unnest(%(q1)s::bigint[], %(q2)s::bigint[], %(q3)s::bigint[], %(q4)s::bigint[],
+            %(features)s::text[]) WITH ORDINALITY AS query (q1, q2, q3, q4, feature, number)
+CROSS JOIN LATERAL (
+    SELECT array_agg(image_id ORDER BY rank) AS ids, array_agg(distance ORDER BY rank) AS distances,
+           array_agg(feature_distance ORDER BY rank) AS away, min(pool_size) AS pool_size,
+           bool_and(pool_exact) AS pool_exact, min(guaranteed_radius) AS guaranteed_radius,
+           bool_and(tie_whole) AS tie_whole
+    FROM search_images(%(encoder)s, query.q1, query.q2, query.q3, query.q4,
+                       query.feature::halfvec, coalesce(%(k)s, 2147483647), %(radius)s, %(labels)s,
+                       %(metadata)s, %(pool)s, %(pool_max)s, %(metric)s, %(max_candidates)s, NULL)
+) AS fine
+LEFT JOIN LATERAL (
+    SELECT run.exact, run.guaranteed_radius
+    FROM run_search(%(encoder)s, query.q1, query.q2, query.q3, query.q4, %(pool)s, %(radius)s,
+                    %(labels)s, %(metadata)s, %(max_candidates)s, NULL, 0) AS run
+    WHERE fine.ids IS NULL
+) AS coarse ON true
 ORDER BY query.number

@@ -1,0 +1,232 @@
+"""Where images come from: folders, files, lists of paths and tar shards, one image at a time.
+
+Nothing is kept of what was listed, so that a hundred million files need no more memory than a
+hundred; sources can be gone through several times.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from . import photos, tars
+from .errors import FormatError, ImageError, UsageError
+
+STDIN = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An image to be read.
+
+    Attributes:
+        path: of the file; of a shard's member as if the shard were a folder.
+        start, size: where a member's bytes are in the shard; None for a file.
+        label, metadata: what the shard says of it; metadata is JSON text.
+        problem: why it cannot be read, if that is known already.
+    """
+
+    path: Path
+    start: int | None = None
+    size: int | None = None
+    label: str | None = None
+    metadata: str | None = None
+    problem: str | None = None
+
+    def content(self) -> bytes:
+        """The bytes of the image file.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
+        if self.problem is not None:
+            raise ImageError(f"{photos.printable(self.path)}: {self.problem}")
+        if self.start is None or self.size is None:
+            return photos.content(self.path)
+        found = tars.shard_of(str(self.path))
+        if found is None:
+            raise ImageError(f"{photos.printable(self.path)}: the shard is gone")
+        return photos.part(Path(found[0]), self.start, self.size)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A machine's part of a job: the images whose stored name falls to it.
+
+    Attributes:
+        number: from 1.
+        of: how many parts there are.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise UsageError(f"--shard is 1/N to N/N; there is no part {self}.")
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read `2/4`: the second of four parts.
+
+        Raises:
+            UsageError: something else.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal()):
+            raise UsageError(f"--shard is the number of the part and of parts: 2/4, not {text!r}.")
+        return cls(int(number), int(of))
+
+    def holds(self, name: str) -> bool:
+        """Whether an image is in this part; it depends on the stored name alone (CRC-32)."""
+        return zlib.crc32(os.fsencode(name)) % self.of == self.number - 1
+
+
+@dataclass
+class Sources:
+    """Images in folders, files, lists and shards; to be gone through as often as one likes.
+
+    Attributes:
+        places: folders, image files, `.tar` shards; `-` is a list of paths on standard input.
+        lists: files of paths, one on each line; `-` is standard input.
+    """
+
+    places: Sequence[Path] = ()
+    lists: Sequence[Path] = ()
+    _spooled: BinaryIO | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.lists = [*self.lists, *(place for place in self.places if place == STDIN)]
+        self.places = [place for place in self.places if place != STDIN]
+
+    @classmethod
+    def of(cls, *sources: Path | str | Sources) -> Sources:
+        """Places as sources, or the sources that are given."""
+        match sources:
+            case [Sources() as whole]:
+                return whole
+            case _:
+                return cls([Path(place) for place in sources if not isinstance(place, Sources)])
+
+    def __iter__(self) -> Iterator[Item]:
+        """The images in order; one that several folders lead to comes once.
+
+        Raises:
+            UsageError: a folder, file or list does not exist.
+            FormatError: a shard that is compressed.
+        """
+        # In a single folder no file comes twice, and a list may say what it likes.
+        seen: set[str] | None = set() if len(self.places) > 1 else None
+        for place in self.places:
+            for item in _items(place):
+                if seen is not None:
+                    name = os.path.abspath(item.path)
+                    if name in seen:
+                        continue
+                    seen.add(name)
+                yield item
+        for file in self.lists:
+            for path in self._listed(file):
+                if os.path.isdir(path) or tars.is_shard(path):
+                    yield from _items(path)
+                else:
+                    yield Item(path)
+
+    def count(self) -> int:
+        """How many images there are.
+
+        Raises:
+            UsageError: there are none.
+        """
+        self.check()
+        return sum(1 for _ in self)
+
+    def check(self) -> None:
+        """See whether there is anything at all.
+
+        Raises:
+            UsageError: there is not, or a folder, file or list does not exist.
+        """
+        for place in self.places:
+            if not os.path.isdir(place) and not photos.exists(place):
+                raise UsageError(f"There is no file or folder {photos.printable(place)}.")
+        if next(iter(self), None) is None:
+            named = ", ".join(photos.printable(place) for place in (*self.places, *self.lists))
+            raise UsageError(f"There are no image files in {named or 'nothing'}.")
+
+    def folders(self) -> list[Path]:
+        """The places whose images may be gone: what a list leaves out is not."""
+        return [place for place in self.places if place.is_dir() or tars.is_shard(place)]
+
+    def _listed(self, file: Path) -> Iterator[Path]:
+        """The paths of a list; relative ones start from the list's folder."""
+        base = Path() if file == STDIN else file.parent
+        try:
+            with self._open(file) as lines:
+                first = True
+                for line in _lines(lines):
+                    name = line.removeprefix(codecs.BOM_UTF8) if first else line
+                    first = False
+                    if name.strip():
+                        yield base / os.fsdecode(name)
+        except OSError as error:
+            raise UsageError(
+                f"The list {photos.printable(file)} cannot be read: {error.strerror}."
+            ) from error
+
+    def _open(self, file: Path) -> BinaryIO:
+        if file != STDIN:
+            return file.open("rb")
+        # Standard input can be read once only; its copy any number of times.
+        if self._spooled is None:
+            self._spooled = tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, self._spooled.close)
+            shutil.copyfileobj(sys.stdin.buffer, self._spooled)
+        self._spooled.flush()
+        self._spooled.seek(0)
+        return os.fdopen(os.dup(self._spooled.fileno()), "rb")
+
+
+def _items(place: Path) -> Iterator[Item]:
+    if not (tars.is_shard(place) and place.is_file()):
+        yield from (Item(file) for file in photos.find(place))
+        return
+    try:
+        for member in tars.members(place, photos.suffixes()):
+            yield Item(
+                place / member.name, member.start, member.size, member.label, member.metadata
+            )
+    except FormatError as error:
+        # A broken file does not stop a run.
+        yield Item(place, problem=str(error).removeprefix(f"{place}: "))
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Lines without their ends; if the first holds a zero byte, those end the names instead."""
+    first = file.readline()
+    if b"\0" not in first:
+        while first:
+            yield first.rstrip(b"\r\n")
+            first = file.readline()
+        return
+    rest = first
+    while True:
+        *names, rest = rest.split(b"\0")
+        yield from names
+        more = file.read(1 << 16)
+        if not more:
+            yield from filter(None, [rest])
+            return
+        rest += more

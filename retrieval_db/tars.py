@@ -1,0 +1,180 @@
+"""Tar shards in WebDataset's layout: `key.jpg` with `key.cls`, `key.txt` or `key.json` beside it.
+
+A member is called as if the shard were a folder: `shards/000.tar/key.jpg`. Shards are not
+compressed (images are already), so that any member can be read by itself.
+
+https://github.com/webdataset/webdataset: members of one sample stand side by side and share
+their name up to the first dot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Set
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from .errors import FormatError
+
+SUFFIX = ".tar"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+# What stands beside an image is short; longer members are no labels.
+SHORT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Member:
+    """An image in a shard.
+
+    Attributes:
+        name: in the shard.
+        start, size: where its bytes are in the shard's file.
+        label: from `key.cls`, else from "label" in `key.json`, else None.
+        metadata: `key.json`, if it is an object; JSON text or None.
+    """
+
+    name: str
+    start: int
+    size: int
+    label: str | None = None
+    metadata: str | None = None
+
+
+@dataclass
+class _Sample:
+    """The members that share a key."""
+
+    key: str = ""
+    images: list[tuple[str, int, int]] = field(default_factory=list)
+    label: str | None = None
+    json: str | None = None
+
+    def members(self) -> Iterator[Member]:
+        label, metadata = self.label, None
+        if self.json is not None:
+            value = json.loads(self.json)
+            if isinstance(value, dict):
+                metadata = self.json
+                given = value.get("label")
+                if label is None and isinstance(given, str | int):
+                    label = str(given)
+        for name, start, size in self.images:
+            yield Member(name, start, size, label, metadata)
+
+
+def is_shard(path: Path | str) -> bool:
+    """Whether a path is called like a shard.
+
+    Raises:
+        FormatError: it is called like a compressed one.
+    """
+    name = os.fspath(path).lower()
+    if name.endswith(COMPRESSED):
+        raise FormatError(f"{path}: a compressed shard cannot be read in parts; unpack it to .tar.")
+    return name.endswith(SUFFIX)
+
+
+def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
+    """The images of a shard, in its order, without reading them.
+
+    Args:
+        suffixes: of the members that are images, lower case, with the dot.
+
+    Raises:
+        FormatError: not a tar file, or one that ends too soon (after what came before that).
+    """
+    sample = _Sample()
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for entry in tar:
+                # The module would keep them all.
+                tar.members.clear()  # type: ignore[attr-defined]
+                name = _name(entry)
+                base = os.path.basename(name)
+                if not name or base.startswith("."):
+                    continue
+                stem, _, ending = base.partition(".")
+                key = os.path.join(os.path.dirname(name), stem)
+                if key != sample.key:
+                    yield from sample.members()
+                    sample = _Sample(key)
+                if os.path.splitext(base)[1].lower() in suffixes:
+                    sample.images.append((name, entry.offset_data, entry.size))
+                elif ending in ("cls", "json") and entry.size <= SHORT:
+                    text = _text(tar, entry)
+                    if ending == "cls":
+                        sample.label = text.strip() or None
+                    elif _is_json(text):
+                        sample.json = text
+            yield from sample.members()
+    except (tarfile.TarError, EOFError) as error:
+        yield from sample.members()
+        raise FormatError(f"{shard}: a broken tar file ({error})") from error
+    except OSError as error:
+        raise FormatError(f"{shard}: {error.strerror or error}") from error
+
+
+def shard_of(path: str) -> tuple[str, str] | None:
+    """The shard that a path leads into, and the member's name; None if there is no such file."""
+    lower = path.lower()
+    at = lower.find(SUFFIX + os.sep)
+    while at >= 0:
+        end = at + len(SUFFIX)
+        if os.path.isfile(path[:end]):
+            return path[:end], path[end + 1 :]
+        at = lower.find(SUFFIX + os.sep, end)
+    return None
+
+
+def place(path: str) -> tuple[str, int, int] | None:
+    """Where the bytes of `shard.tar/member` are: the file, the start, the size; None if nowhere.
+
+    Raises:
+        OSError: the shard cannot be read.
+    """
+    found = shard_of(path)
+    if found is None:
+        return None
+    shard, name = found
+    status = os.stat(shard)
+    at = _places(shard, status.st_mtime_ns, status.st_size).get(name)
+    return None if at is None else (shard, *at)
+
+
+@lru_cache(maxsize=16)
+def _places(shard: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
+    """Where each member is; a shard that has changed since is read anew."""
+    found = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for entry in tar:
+                if name := _name(entry):
+                    found[name] = (entry.offset_data, entry.size)
+    except (tarfile.TarError, EOFError):
+        # What stands before the damage can be read.
+        pass
+    return found
+
+
+def _name(entry: tarfile.TarInfo) -> str:
+    """The name of a member that is a file inside the shard; empty for anything else."""
+    name = os.path.normpath(entry.name).lstrip("/")
+    usable = entry.isreg() and not entry.issparse() and not name.startswith("..")
+    return name if usable else ""
+
+
+def _text(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
+    file = tar.extractfile(entry)
+    return "" if file is None else file.read().decode("utf-8", "replace").replace("\0", "")
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,254 @@
+"""Where images come from: folders, lists, standard input, tar shards, and parts of a job."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import retrieval_db
+from retrieval_db import encoder as encoders_of_photos
+from retrieval_db import photos, tars
+from retrieval_db.errors import FormatError, ImageError, UsageError
+from retrieval_db.sources import Shard, Sources
+from tests import command, example
+
+
+def picture(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    command.photo(seed).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_shard(file: Path, members: Mapping[str, bytes]) -> Path:
+    with tarfile.open(file, "w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return file
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Path:
+    return make_shard(
+        tmp_path / "000.tar",
+        {
+            "a.png": picture(1),
+            "a.cls": b"hat\n",
+            "a.json": b'{"year": 2024, "label": "not this"}',
+            "sub/b.json": b'{"label": 7}',
+            "sub/b.left.png": picture(2),
+            "sub/b.right.png": picture(3),
+            "./c.png": picture(4),
+            "c.txt": b"a caption",
+            "d.json": b"[1, 2]",
+            "d.png": picture(5),
+            "e.cls": b"nothing to label",
+            ".hidden.png": picture(6),
+            "../out.png": picture(7),
+        },
+    )
+
+
+class TestLists:
+    """Paths from a file or standard input; each line a file, a folder or a shard."""
+
+    def test_what_a_line_may_be(self, tmp_path: Path, shard: Path) -> None:
+        command.photos(tmp_path, ["x.png", "more/y.png", "more/z.png"])
+        file = tmp_path / "list.txt"
+        file.write_text(f"\ufeffx.png\n\nmore\n000.tar\n{tmp_path}/gone.png\n")
+        sources = Sources(lists=[file])
+        assert [str(item.path.relative_to(tmp_path)) for item in sources] == [
+            "x.png", "more/y.png", "more/z.png",
+            "000.tar/a.png", "000.tar/sub/b.left.png", "000.tar/sub/b.right.png",
+            "000.tar/c.png", "000.tar/d.png", "gone.png",
+        ]  # fmt: skip
+        assert sources.count() == 9
+
+    def test_names_that_end_with_zero_bytes(self, tmp_path: Path) -> None:
+        names = [f"{'long ' * 2000}{number}\n.png" for number in range(20)]
+        (tmp_path / "list").write_bytes(b"\0".join(map(str.encode, names)) + b"\0")
+        assert [item.path for item in Sources(lists=[tmp_path / "list"])] == [
+            tmp_path / name for name in names
+        ]
+
+    def test_no_list(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match=r"list .*nowhere cannot be read: No such file"):
+            Sources(lists=[tmp_path / "nowhere"]).count()
+        (tmp_path / "empty").touch()
+        with pytest.raises(UsageError, match=r"no image files in .*empty"):
+            Sources(lists=[tmp_path / "empty"]).count()
+
+    @pytest.mark.parametrize("arguments", [("-",), ("--list", "-")])
+    def test_standard_input(
+        self, database_url: str, tmp_path: Path, arguments: tuple[str, ...]
+    ) -> None:
+        folder = command.photos(tmp_path / "photos", ["a.png", "b.png", "c.png"])
+        lines = f"{folder}/a.png\n{folder}/c.png\n{folder}/gone.png\n".encode()
+        options = ["-e", "phash64", "-d", database_url]
+        outcome = command.succeed("index", *arguments, *options, stdin=lines)
+        assert outcome.out.startswith("phash64: 3 image files, 2 new")
+        assert "gone.png: No such file or directory" in outcome.err
+
+    def test_a_list_beside_a_folder(self, database_url: str, tmp_path: Path) -> None:
+        folder = command.photos(tmp_path / "photos", ["a.png", "b.png"])
+        others = command.photos(tmp_path / "others", ["c.png", "d.png"])
+        (tmp_path / "list.txt").write_text("others/c.png\n")
+        arguments = [folder, "--list", tmp_path / "list.txt", "-e", "phash64", "-d", database_url]
+        outcome = command.succeed("index", *arguments, "--json")
+        assert json.loads(outcome.out)["inserted"] == 3
+        # What a list leaves out is not gone.
+        (others / "c.png").unlink()
+        report = json.loads(command.succeed("index", *arguments, "--prune", "--json").out)
+        assert (report["gone"], report["pruned"], len(report["skipped"])) == ([], 0, 1)
+
+    def test_nothing_named(self, database_url: str) -> None:
+        outcome = command.run("index", "-e", "phash64", "-d", database_url)
+        assert outcome.code == 2
+        assert "image files" in outcome.err
+
+
+class TestTars:
+    """WebDataset's layout: samples are members that stand together and share a key."""
+
+    def test_members(self, shard: Path) -> None:
+        found = {one.name: one for one in tars.members(shard, photos.suffixes())}
+        assert list(found) == ["a.png", "sub/b.left.png", "sub/b.right.png", "c.png", "d.png"]
+        assert (found["a.png"].label, json.loads(found["a.png"].metadata or "")["year"]) == (
+            "hat",
+            2024,
+        )
+        assert {found[f"sub/b.{side}.png"].label for side in ("left", "right")} == {"7"}
+        assert [(found[name].label, found[name].metadata) for name in ("c.png", "d.png")] == [
+            (None, None)
+        ] * 2
+
+    def test_any_member_can_be_read(self, shard: Path) -> None:
+        for item in Sources([shard]):
+            # With the place that the listing gave, and by its name alone.
+            assert item.content() == photos.content(item.path)
+        assert photos.content(shard / "sub/b.left.png") == picture(2)
+        assert photos.exists(shard / "a.png")
+        assert not photos.exists(shard / "no.png")
+        assert not photos.exists(shard.with_name("001.tar") / "a.png")
+        with pytest.raises(ImageError, match=r"no\.png: Not a directory"):
+            photos.content(shard / "no.png")
+
+    def test_a_shard_that_has_changed(self, shard: Path) -> None:
+        assert photos.content(shard / "a.png") == picture(1)
+        make_shard(shard, {"z.png": picture(9), "a.png": picture(8)})
+        assert photos.content(shard / "a.png") == picture(8)
+
+    def test_index_search_and_prune(self, database_url: str, shard: Path) -> None:
+        options = ["-e", "phash64", "-d", database_url]
+        outcome = command.succeed("index", shard, *options)
+        assert outcome.out.startswith("phash64: 5 image files, 5 new")
+        assert stored(database_url) == [
+            (f"{shard}/a.png", "hat"),
+            (f"{shard}/c.png", None),
+            (f"{shard}/d.png", None),
+            (f"{shard}/sub/b.left.png", "7"),
+            (f"{shard}/sub/b.right.png", "7"),
+        ]
+        assert "5 unchanged" in command.succeed("index", shard, *options).out
+        sheet = shard.with_name("sheet.png")
+        found = command.succeed("search", f"{shard}/a.png", *options, "--sheet", sheet)
+        assert f"{shard}/a.png" in found.out
+        assert sheet.exists()
+        make_shard(shard, {"a.png": picture(1), "new.png": picture(8)})
+        report = json.loads(command.succeed("index", shard, *options, "--prune", "--json").out)
+        assert (report["unchanged"], report["inserted"], report["pruned"]) == (1, 1, 4)
+        assert [path for path, _ in stored(database_url)] == [f"{shard}/a.png", f"{shard}/new.png"]
+
+    def test_a_broken_shard_does_not_stop_the_run(self, database_url: str, shard: Path) -> None:
+        whole = shard.read_bytes()
+        cut = shard.with_name("cut.tar")
+        cut.write_bytes(whole[: whole.index(b"c.png")])
+        half = shard.with_name("half.tar")
+        half.write_bytes(whole[:600])
+        (shard.parent / "no.tar").write_bytes(b"no tar at all" * 100)
+        with retrieval_db.connect(database_url) as db:
+            report = db.index(
+                cut, half, shard.with_name("no.tar"), shard,
+                encoder=encoders_of_photos.create("phash64"),
+            )  # fmt: skip
+        assert report.inserted == 3 + 5
+        reasons = {Path(path).name: reason for path, reason in report.skipped}
+        assert reasons.pop("no.tar").startswith("a broken tar file")
+        assert all("too soon" in text or "broken tar" in text for text in reasons.values())
+
+    def test_compressed_shards_are_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar.gz").touch()
+        with pytest.raises(FormatError, match=r"unpack it to \.tar"):
+            Sources([tmp_path / "a.tar.gz"]).count()
+
+
+class TestParts:
+    """`--shard I/N`: every image in exactly one part, whoever lists them."""
+
+    @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "a/b", "1/0", "-1/4", ""])
+    def test_what_is_no_part(self, text: str) -> None:
+        with pytest.raises(UsageError, match="--shard"):
+            Shard.parse(text)
+
+    def test_parts_are_disjoint_and_even(self) -> None:
+        names = [f"/photos/{number}.jpg" for number in range(4000)]
+        parts = [[name for name in names if Shard(part, 4).holds(name)] for part in range(1, 5)]
+        assert sorted(name for part in parts for name in part) == sorted(names)
+        assert all(900 < len(part) < 1100 for part in parts)
+        assert str(Shard.parse("2/4")) == "2/4"
+
+    def test_several_machines_one_table(
+        self, database_url: str, cluster: object, tmp_path: Path
+    ) -> None:
+        folder = command.photos(tmp_path / "photos", [f"{n:03}.png" for n in range(90)])
+        (folder / "broken.png").touch()
+        options = ["-e", "phash64", "-d", database_url, "--root", folder]
+        processes = [
+            command.start("index", folder, *options, "--shard", f"{part}/3") for part in (1, 2, 3)
+        ]
+        for process in processes:
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+        assert len(stored(database_url)) == 90
+        outcome = command.succeed("index", folder, *options)
+        assert "90 unchanged, 1 skipped" in outcome.out
+        for name in ("001.png", "002.png", "003.png", "004.png"):
+            (folder / name).unlink()
+        gone = [
+            json.loads(command.succeed("index", folder, *options, "--shard", part, "--json").out)[
+                "gone"
+            ]
+            for part in ("1/2", "2/2")
+        ]
+        assert sorted(gone[0] + gone[1]) == ["001.png", "002.png", "003.png", "004.png"]
+
+
+def stored(url: str) -> list[tuple[str, str | None]]:
+    with example.connect(url) as connection:
+        return connection.execute(
+            'SELECT path, label FROM images ORDER BY path COLLATE "C"'
+        ).fetchall()
+
+
+def test_nothing_is_kept_of_what_was_listed(tmp_path: Path) -> None:
+    """A single folder or list is not gathered before the first image is handed out."""
+    (tmp_path / "a.png").touch()
+    calls: list[str] = []
+
+    def walk(place: Path) -> Iterator[Path]:
+        for number in range(3):
+            calls.append(str(number))
+            yield place / f"{number}.png"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photos, "find", walk)
+        next(iter(Sources([tmp_path])))
+    assert calls == ["0"]
+    assert os.path.exists(tmp_path)
