@@ -21,8 +21,8 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from benchmarks import study
-from retrieval_db import CodeSet, codes, connect, copy_format
+from benchmarks import databases, study
+from retrieval_db import CodeSet, codes, copy_format
 from retrieval_db.client import Database
 
 DIMENSIONS = 4096
@@ -189,7 +189,7 @@ def main() -> None:
             "euclidean_4096_by_product": by_product_in_numpy(rows, options.float_rows),
         }
         print("NumPy", rows, numpy_figures[str(rows)], flush=True)
-    with connect(options.database, report=print) as db:
+    with databases.fresh(options.database, "bench_distances") as db:
         db.connection.execute("SET max_parallel_workers_per_gather = 0")
         for rows in options.rows:
             found: dict[str, Any] = {
@@ -200,7 +200,7 @@ def main() -> None:
             server[str(rows)] = found
             print("PostgreSQL", rows, found, flush=True)
     figures = {"dimensions": DIMENSIONS, "k": K, "numpy": numpy_figures, "postgresql": server}
-    study.write("distances", "OMP_NUM_THREADS=1 python -m benchmarks.distances", figures)
+    study.write("distances", study.command(), figures)
 
 
 if __name__ == "__main__":

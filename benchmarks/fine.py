@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg.conninfo import make_conninfo
 
-from benchmarks import study, workloads
+from benchmarks import databases, study, workloads
 from retrieval_db import CodeSet, Query, codes, connect
 from retrieval_db.client import Database
-from retrieval_db.loading import BATCH
+from retrieval_db.loading import BATCH, Writer
 
 BITS = 128
+NAME = "benchmark-fine"
 POOL = 200
 TOO_LARGE = 2 * POOL
 K = 10
@@ -43,18 +46,12 @@ def load(db: Database, name: str, packed: NDArray[np.uint8], dim: int) -> None:
         items = CodeSet(part, BITS, paths, features=features, encoder=name, fingerprint=name)
         if start == 0:
             db.load(items)
-            writer = _writer(db, name)
+            writer = Writer(db.connection, db.encoder(name))
         else:
             writer.write(items)
     db.tune(name)
     db.connection.execute("VACUUM (ANALYZE) images")
     db.connection.execute("VACUUM (ANALYZE) image_features")
-
-
-def _writer(db: Database, name: str) -> Any:
-    from retrieval_db.loading import Writer
-
-    return Writer(db.connection, db.encoder(name))
 
 
 def storage(db: Database) -> dict[str, Any]:
@@ -136,28 +133,25 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=200)
     parser.add_argument("--dim", type=int, nargs="*", default=[512, 1280])
-    parser.add_argument("--only-measure", action="store_true", help="The rows are there.")
+    parser.add_argument("--loaded", metavar="URL", help="The server where --keep left the rows.")
     parser.add_argument("--keep", action="store_true", help="Leave the rows there.")
     options = parser.parse_args()
     figures: dict[str, Any] = {"rows": options.rows, "bits": BITS, "pool": POOL, "k": K}
     packed, asked = workloads.clustered(options.rows, options.queries)
-    with connect(options.database, report=print) as db:
-        db.connection.execute("SET max_parallel_workers_per_gather = 0")
-        for dim in options.dim:
-            name = f"benchmark-fine-{dim}"
-            there = {stored.name for stored in db.encoders()}
-            if not options.only_measure:
-                if name in there:
-                    db.remove_encoder(name)
-                load(db, name, packed, dim)
-            figures[f"dim_{dim}"] = measure(db, name, asked, dim) | {"table": storage(db)}
+    for dim in options.dim:
+        with ExitStack() as stack:
+            if options.loaded:
+                url = make_conninfo(options.loaded, dbname=f"bench_fine_{dim}")
+                db = stack.enter_context(connect(url))
+            else:
+                place = databases.fresh(options.database, f"bench_fine_{dim}", keep=options.keep)
+                db = stack.enter_context(place)
+                load(db, NAME, packed, dim)
+            db.connection.execute("SET max_parallel_workers_per_gather = 0")
+            figures[f"dim_{dim}"] = measure(db, NAME, asked, dim) | {"table": storage(db)}
             print(dim, figures[f"dim_{dim}"], flush=True)
-            if not options.keep:
-                db.remove_encoder(name)
-                db.connection.execute("VACUUM images")
-                db.connection.execute("VACUUM image_features")
     if options.dim:
-        study.write("fine", "python -m benchmarks.fine", figures)
+        study.write("fine", study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from benchmarks import study
-from retrieval_db import connect
+from benchmarks import databases, study
 from retrieval_db.encoder import save, train_small
 
 DIFFERENT = 10_000
@@ -70,11 +69,10 @@ def resident(process: psutil.Process) -> int:
     return total
 
 
-def measured(url: str | None, folder: Path, encoder: str, name: str) -> dict[str, Any]:
+def measured(url: str, folder: Path, encoder: str) -> dict[str, Any]:
     """Index a folder in a program of its own, and sample its memory."""
     command = [sys.executable, "-m", "retrieval_db.cli", "index", str(folder), "--json"]
-    command += ["--encoder", encoder, "--name", name, "--device", "cpu"]
-    command += ["--database", url] if url else []
+    command += ["--encoder", encoder, "--device", "cpu", "--database", url]
     started = time.monotonic()
     samples: list[tuple[float, int]] = []
     with tempfile.TemporaryFile() as out:
@@ -127,13 +125,10 @@ def main() -> None:
             ("network", part, str(network)),
             ("phash64", folder, "phash64"),
         ):
-            name = f"benchmark-memory-{kind}"
-            figures[kind] = measured(options.database, where, encoder, name)
+            with databases.fresh(options.database, "bench_memory") as db:
+                figures[kind] = measured(db.target.url, where, encoder)
             print(kind, figures[kind], flush=True)
-            with connect(options.database) as db:
-                db.remove_encoder(name)
-                db.connection.execute("VACUUM images")
-            study.write("memory", "python -m benchmarks.memory", figures)
+            study.write("memory", study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -16,21 +16,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks import plain, study, writing
-from retrieval_db import connect, encoding, photos, reading
+from benchmarks import databases, plain, study, writing
+from retrieval_db import encoding, photos, reading
 from retrieval_db.client import Database
 from retrieval_db.encoder import PerceptualHash, create
 from retrieval_db.encoders import Encoder, StreamEncoder
@@ -181,7 +181,7 @@ def ways(cores: int) -> Iterator[tuple[str, int, bool]]:
 
 
 def network_study(
-    db: Database | None, encoder: Encoder, folder: Path, repeat: int, device: str
+    db: Database | None, encoder: Encoder, folder: Path, repeat: int
 ) -> dict[str, Any]:
     """mobilenet_v2 on photos: stages alone, the pipeline with each kind of reader, the script."""
     count = Sources([folder]).count()
@@ -264,28 +264,23 @@ def main() -> None:
     parser.add_argument("--output", default="pipeline", help="Name of the result file.")
     options = parser.parse_args()
     precision = "bfloat16" if options.precision == "bf16" else options.precision
-    figures: dict[str, Any] = {"versions": study_versions()}
-    db = None if options.no_database else connect(options.database, report=print)
-    with tempfile.TemporaryDirectory() as place:
-        folder = linked(Path(place), options.photos)
+    figures: dict[str, Any] = {"versions": study.versions("pillow", "torch", "torchvision")}
+    with ExitStack() as stack:
+        folder = linked(Path(stack.enter_context(TemporaryDirectory())), options.photos)
+        db = None
+        if not options.no_database:
+            db = stack.enter_context(databases.fresh(options.database, "bench_pipeline"))
         if "network" in options.only:
             encoder = network(options.device, precision, folder)
-            figures["network"] = network_study(db, encoder, folder, options.repeat, options.device)
+            figures["network"] = network_study(db, encoder, folder, options.repeat)
+            print(figures["network"], flush=True)
         if "hash" in options.only:
             figures["phash64"] = hash_study(db, folder, options.repeat)
-    if db is not None:
-        forget(db)
-        if "writer" in options.only:
+            print(figures["phash64"], flush=True)
+        if db is not None and "writer" in options.only:
+            forget(db)
             figures["writer"] = writing.study(db, options.rows, options.repeat)
-        db.close()
-    study.write(options.output, "python -m benchmarks.pipeline", figures)
-
-
-def study_versions() -> dict[str, str]:
-    """Of the packages that decide these figures."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("pillow", "torch", "torchvision", "psycopg")}
+    study.write(options.output, study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def main() -> None:
     counts = [len(train), len(asked)]
     figures["flipped_bits"] = round(float(np.average(flipped, weights=counts)), 5)
     figures["change_of_mAP"] = round(figures["bfloat16"]["mAP"] - figures["float32"]["mAP"], 4)
-    study.write("precision", "python -m benchmarks.precision", figures)
+    study.write("precision", study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 
 import psycopg
 
+from . import crew
 from .database import Connection, translated
 from .encoders import StoredEncoder
 from .encoding import joined
@@ -31,6 +32,8 @@ LONG = 20.0
 class BackgroundWriter:
     """Writes codes as they come, many in a transaction; use it in a `with` statement.
 
+    It has a connection of its own, like the one that is given.
+
     Leaving it normally writes what is left; leaving it with an exception gives up what is
     not committed, the running transaction included.
 
@@ -38,12 +41,10 @@ class BackgroundWriter:
         inserted, updated: rows so far; whole when it has been left.
     """
 
-    def __init__(
-        self, connect: Callable[[], Connection], encoder: StoredEncoder, stage: Stage
-    ) -> None:
+    def __init__(self, connection: Connection, encoder: StoredEncoder, stage: Stage) -> None:
         self.inserted = 0
         self.updated = 0
-        self._connect = connect
+        self._like = connection
         self._encoder = encoder
         self._stage = stage
         self._changed = threading.Condition()
@@ -57,7 +58,7 @@ class BackgroundWriter:
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def __enter__(self) -> BackgroundWriter:
-        self._connection = self._connect()
+        self._connection = crew.another(self._like)
         self._thread.start()
         return self
 

@@ -273,7 +273,6 @@ class Database(AbstractContextManager["Database"]):
             features = loading.takes_features(self.connection)
         report = indexing.index(
             self.connection,
-            lambda: open_connection(self.target.url),
             encoder,
             stored,
             images,

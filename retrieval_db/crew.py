@@ -14,7 +14,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
-from .database import Connection
+from .database import Connection, open_connection
 from .interchange import CodeSet
 from .sql import queries
 
@@ -57,6 +57,19 @@ def more_connections(connection: Connection, count: int) -> Iterator[list[Connec
             except psycopg.Error:
                 pass
         yield opened
+
+
+def another(connection: Connection) -> Connection:
+    """A further connection like this one: same server, role and search path.
+
+    Raises:
+        ConnectionFailed: the server has no more to give.
+    """
+    settings = connection.execute(SQL["names"]).fetchone()
+    info = connection.info
+    further = open_connection(make_conninfo(info.dsn, password=info.password or None))
+    further.execute(SQL["like_session"], settings)
+    return further
 
 
 def workers() -> int:

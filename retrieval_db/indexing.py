@@ -51,7 +51,6 @@ class IndexReport(EncodeReport):
 
 def index(
     connection: Connection,
-    connect: Callable[[], Connection],
     encoder: Encoder,
     stored: StoredEncoder,
     items: Iterable[Item],
@@ -72,8 +71,7 @@ def index(
     same call continues.
 
     Args:
-        connection: in autocommit mode.
-        connect: opens another one, for the thread that writes.
+        connection: in autocommit mode; the thread that writes has another one like it.
         encoder: fitted, and the one that `stored` is the record of.
         stored: the encoder's row.
         items: the images.
@@ -96,7 +94,7 @@ def index(
         known = _Known(connection, stored)
         images = known.of(counted(wanted(items, root, labels, shard), report))
         with (
-            BackgroundWriter(connect, stored, report.profile.write) as writer,
+            BackgroundWriter(connection, stored, report.profile.write) as writer,
             closing(
                 encode_items(
                     images,

@@ -6,6 +6,7 @@ processes hand their arrays over in shared memory; each has a thread here that w
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import pickle
@@ -36,6 +37,8 @@ AHEAD = 4
 
 # From this many processors on threads get into each other's way.
 PROCESSES_FROM = 4
+# So many chunks are read by threads first: a few photos are read before a process has started.
+FEW = 64
 
 Prepare = Callable[[Image.Image], NDArray[Any]]
 
@@ -197,7 +200,7 @@ class Threads:
 
 @dataclass
 class Processes:
-    """Reads in worker processes, one for each thread that calls it.
+    """Reads in worker processes, one for each thread that calls it, once there are many images.
 
     A worker is a fresh interpreter: forking would copy locks of threads, and a library must
     not import its caller's program again. It ends when its standard input does, even if this
@@ -214,10 +217,14 @@ class Processes:
     _workers: list[_Worker] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        self._here = Threads(self.prepare, self.reading, self.decoding)
+        self._calls = itertools.count()
         # The same shape for each image, says the protocol.
         self._sample = self.prepare(Image.new("RGB", (64, 64)))
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[Result]:
+        if next(self._calls) < FEW:
+            return self._here(wanted)
         worker: _Worker | None = getattr(self._local, "worker", None)
         if worker is None:
             worker = _Worker(self.prepare, self._sample)

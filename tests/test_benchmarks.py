@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import numpy as np
 import pytest
 
-from benchmarks import formats, memory_tables, search_tables, workloads
+from benchmarks import formats, indexing_tables, memory_tables, search_tables, workloads
 
 
-def test_the_page_repeats_the_result_files() -> None:
-    page = search_tables.PAGE.read_text()
-    assert page == search_tables.written(page), "Run python -m benchmarks.search_tables."
+@pytest.mark.parametrize("tables", [search_tables, indexing_tables])
+def test_the_page_repeats_the_result_files(tables: ModuleType) -> None:
+    page = tables.PAGE.read_text()
+    assert page == tables.written(page), f"Run python -m {tables.__name__}."
 
 
 def test_the_page_of_formats_repeats_its_result_file() -> None:

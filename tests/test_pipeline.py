@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ from retrieval_db.sources import Sources
 from tests import command
 
 COUNT = 150
+
+
+@pytest.fixture(autouse=True)
+def _processes_from_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "FEW", 2)
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +184,10 @@ class TestReading:
         script = tmp_path / "script.py"
         script.write_text(
             "from pathlib import Path\n"
+            "from retrieval_db import reading\n"
             "from retrieval_db.encoder import create\n"
             "from retrieval_db.encoding import *\n"
+            "reading.FEW = 0\n"
             "from retrieval_db.sources import Sources\n"
             "report = EncodeReport('')\n"
             f"images = wanted(Sources([Path({str(folder)!r})]))\n"
@@ -200,6 +207,7 @@ class TestReading:
             "from retrieval_db import reading\n"
             "from retrieval_db.encoder import create\n"
             "from retrieval_db.profiling import Stage\n"
+            "reading.FEW = 0\n"
             "reader = reading.Processes(create('phash64').preparer, Stage(''), Stage(''))\n"
             "reader([])\n"
             "print(reader._workers[0].process.pid, flush=True)\n"
@@ -228,10 +236,10 @@ def missing_module(image: Image.Image) -> Any:
 
 
 @pytest.fixture
-def writer(database_url: str) -> BackgroundWriter:
+def writer(database_url: str) -> Iterator[BackgroundWriter]:
     with retrieval_db.connect(database_url) as db:
         stored = db.add_encoder(encoders_of_photos.create("phash64"))
-    return BackgroundWriter(lambda: open_connection(database_url), stored, Stage("write"))
+        yield BackgroundWriter(db.connection, stored, Stage("write"))
 
 
 def some_codes(first: int, count: int, bits: int = 64) -> CodeSet:

@@ -70,5 +70,8 @@ VACUUM (ANALYZE) images
 SELECT current_user, current_setting('search_path')
 WHERE has_sequence_privilege(pg_get_serial_sequence('images', 'id'), 'USAGE')
 
+-- name: names
+SELECT current_user, current_setting('search_path')
+
 -- name: like_session
 SELECT set_config('role', %s, false), set_config('search_path', %s, false)

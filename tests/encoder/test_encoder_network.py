@@ -223,3 +223,45 @@ def test_devices_and_precisions(mobilenet: Path) -> None:
 def test_only_supervised_encoders_predict(fitted: NetworkEncoder) -> None:
     with pytest.raises(EncoderError, match="not trained on labels"):
         fitted.predict(np.zeros((1, 64), np.float32))
+
+
+def test_folding_changes_no_feature_noticeably(mobilenet: Path, batch: NDArray[np.uint8]) -> None:
+    """Batch normalisation folded into the convolutions is the same function, and a copy."""
+    from retrieval_db.encoder.inference import folded
+
+    module = make("lsh64", mobilenet).backbone.module
+    quick = folded(module)
+    images = torch.from_numpy(batch).float() / 255
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(images), module(images), rtol=1e-4, atol=1e-5)
+    kinds = [type(layer).__name__ for layer in quick.modules()]
+    assert "BatchNorm2d" not in kinds
+    assert any("BatchNorm2d" in type(layer).__name__ for layer in module.modules())
+
+    class Strange(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    copy = folded(Strange())
+    assert isinstance(copy, Strange)
+    assert copy(torch.tensor([-1.0])).item() == 1
+
+
+def test_streams_of_several_callers_leave_the_threads_as_they_were(
+    fitted: NetworkEncoder, batch: NDArray[np.uint8]
+) -> None:
+    """A query may be encoded while an index run is under way."""
+    before = torch.get_num_threads()
+    features, outputs = fitted.encode(batch)
+    stream = fitted.encode_stream(iter([batch[:5], batch[5:], batch[:0]]), lambda *_: None)
+    first, packed = next(stream)
+    assert np.array_equal(fitted.encode(batch[:3])[0], features[:3])
+    rest = list(stream)
+    assert torch.get_num_threads() == before
+    assert np.array_equal(np.concatenate([first, *(part for part, _ in rest)]), features)
+    codes = np.concatenate([packed, *(part for _, part in rest)])
+    assert np.array_equal(codes, np.packbits(outputs > 0, axis=1))
+    abandoned = fitted.encode_stream(iter([batch, batch]), lambda *_: None)
+    next(abandoned)
+    abandoned.close()  # type: ignore[attr-defined]
+    assert torch.get_num_threads() == before

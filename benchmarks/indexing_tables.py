@@ -1,0 +1,203 @@
+"""The tables of docs/indexing.md, from the result files.
+
+    python -m benchmarks.indexing_tables
+
+Everything between the two markers of the page is written anew; a study that has not been run has
+no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from benchmarks.search_tables import heading, results, shown, table
+from benchmarks.study import ROOT
+
+PAGE = ROOT / "docs" / "indexing.md"
+BEGIN = "<!-- written by python -m benchmarks.indexing_tables -->"
+END = "<!-- end of what it writes -->"
+
+# What the issue of this part asked for.
+CPU_TARGET, GPU_TARGET, WRITER_TARGET, FINE_TARGET = 0.95, 0.85, 1.5, 5.0
+
+Result = dict[str, Any]
+
+
+def reached(value: float, target: float, *, at_most: bool = False) -> str:
+    """Whether a target is reached, in words."""
+    good = value <= target if at_most else value >= target
+    return f"{'reached' if good else 'missed'} ({'≤' if at_most else '≥'} {target})"
+
+
+def pipeline_part() -> Iterator[str]:
+    for result in results("pipeline*"):
+        yield from heading(result, "The pipeline against its stages alone")
+        for name in ("network", "phash64"):
+            if name not in result:
+                continue
+            found = result[name]
+            gpu = found.get("device", "cpu") != "cpu"
+            title = "phash64"
+            if name == "network":
+                title = f"mobilenet_v2, {found['precision']}, on {found['device']}"
+            yield f"**{title}**, {found['photos']:,} photos; images a second, median of the runs:"
+            yield ""
+            target = GPU_TARGET if gpu else CPU_TARGET
+            head = ["readers", "decode alone", "network alone", "possible", "pipeline"]
+            head += ["share of the possible", "target"]
+            yield from table(
+                head,
+                (
+                    [
+                        readers,
+                        one["decode_alone_images_per_second"],
+                        one["network_alone_images_per_second"],
+                        one["possible_images_per_second"],
+                        one["pipeline_images_per_second"],
+                        one["reached"],
+                        reached(one["reached"], target),
+                    ]
+                    for readers, one in found["readers"].items()
+                ),
+            )
+            if (script := found.get("dataloader_loop_insert_images_per_second")) is not None:
+                yield (
+                    "A plain script (`DataLoader`, a loop over batches, an `INSERT` for each row): "
+                    f"{shown(script)} images a second."
+                )
+                yield ""
+        yield from writer_part(result.get("writer"))
+
+
+def writer_part(found: Result | None) -> Iterator[str]:
+    if found is None:
+        return
+    yield (
+        f"**The writer**, {found['rows']:,} rows of {found['bits']} bits, against COPY of the same "
+        "bytes in the same transactions:"
+    )
+    yield ""
+    yield from table(
+        ["", "rows a transaction", "rows a second", "time over bare COPY", "target"],
+        (
+            [
+                name.replace("_", " "),
+                one["rows_in_a_transaction"],
+                one["rows_per_second"],
+                one["ratio_to_bare_copy"],
+                reached(one["ratio_to_bare_copy"], WRITER_TARGET, at_most=True),
+            ]
+            for name, one in found.items()
+            if isinstance(one, dict)
+        ),
+    )
+
+
+def memory_part() -> Iterator[str]:
+    for result in results("memory"):
+        yield from heading(result, "Memory over time")
+        kinds = [kind for kind in ("phash64", "network") if kind in result]
+        head = ["", "images", "images/s", *(f"{part} %" for part in range(10, 101, 10)), "peak"]
+        yield "Resident MiB of the program at each tenth of the run:"
+        yield ""
+        yield from table(
+            head,
+            (
+                [
+                    result[kind]["encoder"],
+                    result[kind]["images"],
+                    result[kind]["images_per_second"],
+                    *(round(sample["mib"]) for sample in result[kind]["mib_over_time"]),
+                    round(result[kind]["peak_mib"]),
+                ]
+                for kind in kinds
+            ),
+        )
+
+
+def precision_part() -> Iterator[str]:
+    for result in results("precision"):
+        yield from heading(result, "bfloat16 against float32")
+        yield (
+            f"{result['backbone']}, {result['method']}, {result['database']:,} photos of clothes, "
+            f"{result['queries']} queries: {result['flipped_bits']:.2%} of the bits differ; mAP "
+            f"{result['float32']['mAP']} in float32, {result['bfloat16']['mAP']} in bfloat16 "
+            f"({result['change_of_mAP']:+}); images a second on {result['device']} "
+            f"{shown(result['float32']['images_per_second'])} and "
+            f"{shown(result['bfloat16']['images_per_second'])}."
+        )
+        yield ""
+
+
+def fine_part() -> Iterator[str]:
+    for result in results("fine"):
+        yield from heading(result, "The fine stage")
+        yield (
+            f"{result['rows']:,} rows, pool {result['pool']}, k = {result['k']}, one core; "
+            "milliseconds a query (median and p95), client call included:"
+        )
+        yield ""
+        head = ["D", "coarse", "p95", "both", "p95", "fine stage", "p95", "in a batch", "target"]
+        rows: list[list[object]] = []
+        for key, one in result.items():
+            if not key.startswith("dim_"):
+                continue
+            times = [one["coarse_ms"], one["both_stages_ms"], one["fine_stage_ms"]]
+            rows.append(
+                [
+                    int(key.removeprefix("dim_")),
+                    *(value for time in times for value in (time["median"], time["p95"])),
+                    one["batch_ms_per_query"],
+                    reached(one["fine_stage_ms"]["median"], FINE_TARGET, at_most=True),
+                ]
+            )
+        yield from table(head, rows)
+        for key, one in result.items():
+            if key.startswith("dim_") and one["pools_beyond_400"]["queries"]:
+                grown = one["pools_beyond_400"]
+                yield (
+                    f"{key.replace('_', ' ')}: {grown['queries']} of {one['queries']} pools grew "
+                    f"beyond 400 by ties (median {grown['pool_size_median']:,} rows; fine stage "
+                    f"{shown(grown['fine_stage_ms']['median'])} ms); they are not counted above."
+                )
+                yield ""
+
+
+def distances_part() -> Iterator[str]:
+    for result in results("distances"):
+        yield from heading(result, "Hamming distance against 4,096 floats")
+        yield (
+            "The ten nearest of all rows, one core: milliseconds a query, and nanoseconds a "
+            "comparison."
+        )
+        yield ""
+        rows: list[list[object]] = []
+        for place, sizes in (("NumPy", result["numpy"]), ("PostgreSQL", result["postgresql"])):
+            for size, kinds in sizes.items():
+                for kind, one in kinds.items():
+                    parts = [(kind, one)] if "query_ms" in one else list(one.items())
+                    for name, part in parts:
+                        rows.append(
+                            [
+                                f"{place}, {name.replace('_', ' ')}",
+                                int(size),
+                                part["query_ms"],
+                                part["nanoseconds_per_comparison"],
+                                part.get("search_codes_ms"),
+                            ]
+                        )
+        yield from table(["", "rows", "ms", "ns each", "search_codes ms"], rows)
+
+
+def written(page: str) -> str:
+    """The page with its tables written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    parts = [pipeline_part, memory_part, precision_part, fine_part, distances_part]
+    body = "\n".join(line for part in parts for line in part())
+    return f"{before}{BEGIN}\n\n{body}\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text()))
