@@ -159,12 +159,14 @@ class Sources:
         Raises:
             UsageError: there is not, or a folder, file or list does not exist.
         """
+        if not self.places and not self.lists:
+            raise UsageError("Say where: folders, image files, tar shards, or --list FILE.")
         for place in self.places:
             if not os.path.isdir(place) and not photos.exists(place):
                 raise UsageError(f"There is no file or folder {photos.printable(place)}.")
         if next(iter(self), None) is None:
             named = ", ".join(photos.printable(place) for place in (*self.places, *self.lists))
-            raise UsageError(f"There are no image files in {named or 'nothing'}.")
+            raise UsageError(f"There are no image files in {named}.")
 
     def folders(self) -> list[Path]:
         """The places whose images may be gone: what a list leaves out is not."""
