@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import encoders, photos, query_sets, stages
+from retrieval_db import encoders, query_sets, stages
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.encoding import encode_all
@@ -20,6 +20,7 @@ from retrieval_db.health import Health
 from retrieval_db.interchange import read_npz
 from retrieval_db.labels import FOLDER, label_reader
 from retrieval_db.query_sets import QuerySet
+from retrieval_db.sources import Sources
 from retrieval_db.stages import StageScore
 
 from . import choosing
@@ -158,10 +159,10 @@ def query_set(
         asked = query_sets.drawn(db.connection, stored, int(queries), seed=asking.seed)
     elif Path(queries).is_dir():
         encoder = choosing.from_database(db, stored, asking.weights, asking.device)
-        files = photos.find_all([Path(queries)])
-        with progress_bar("Encoding the queries", len(files)) as advance:
+        images = Sources([Path(queries)])
+        with progress_bar("Encoding the queries", images.count()) as advance:
             items, report = encode_all(
-                files, encoder, labels=label_reader(FOLDER), progress=advance
+                images, encoder, labels=label_reader(FOLDER), progress=advance
             )
         for path, reason in report.skipped:
             say(f"Skipped {path}: {reason}")

@@ -13,8 +13,7 @@ import psycopg
 from . import crew
 from .database import Connection, translated
 from .encoders import StoredEncoder
-from .encoding import joined
-from .interchange import CodeSet
+from .interchange import CodeSet, joined
 from .loading import Writer
 from .profiling import Stage
 

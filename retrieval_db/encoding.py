@@ -18,7 +18,7 @@ from . import photos, reading
 from .codes import binarize
 from .encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
 from .errors import ImageError
-from .interchange import CodeSet
+from .interchange import CodeSet, joined
 from .profiling import Profile, Stage
 from .reading import Prepared, Reader, Skipped, Unchanged, Wanted
 from .sources import Item, Shard
@@ -185,8 +185,10 @@ def encode_all(
     )
     if not parts:
         raise ImageError("None of the files is a readable image.")
+    together = joined(parts)
     whole = replace(
-        joined(parts),
+        together,
+        metadata=together.metadata if any(together.metadata or ()) else None,
         config=json.dumps(dict(encoder.config)),
         artifact=encoder.artifact,
         root=None if root is None else str(root),
@@ -277,23 +279,9 @@ def _code_set(
         bits=encoder.bits,
         paths=[image.wanted.name for image in images],
         labels=[image.wanted.item.label for image in images],
+        metadata=[image.wanted.item.metadata for image in images],
         content_sha256=np.stack([np.frombuffer(one.pixels.sha256, np.uint8) for one in images]),
         features=features,
         encoder=encoder.name,
         fingerprint=encoder.fingerprint,
-    )
-
-
-def joined(parts: Sequence[CodeSet]) -> CodeSet:
-    """Codes of one encoder as one set."""
-    first = parts[0]
-    hashes = [part.content_sha256 for part in parts if part.content_sha256 is not None]
-    features = [part.features for part in parts if part.features is not None]
-    return replace(
-        first,
-        codes=np.concatenate([part.codes for part in parts]),
-        paths=[path for part in parts for path in part.paths],
-        labels=[label for part in parts for label in part.labels or ()],
-        content_sha256=np.concatenate(hashes),
-        features=np.concatenate(features) if features else None,
     )

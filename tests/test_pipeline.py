@@ -24,9 +24,9 @@ from retrieval_db.background import BackgroundWriter
 from retrieval_db.codes import binarize
 from retrieval_db.database import open_connection
 from retrieval_db.encoders import Encoder
-from retrieval_db.encoding import EncodeReport, encode_items, joined, wanted
+from retrieval_db.encoding import EncodeReport, encode_items, wanted
 from retrieval_db.errors import WrongWidth
-from retrieval_db.interchange import CodeSet
+from retrieval_db.interchange import CodeSet, joined
 from retrieval_db.profiling import Profile, Stage
 from retrieval_db.sources import Sources
 from tests import command
@@ -248,6 +248,7 @@ def some_codes(first: int, count: int, bits: int = 64) -> CodeSet:
         bits,
         [f"/{first + row:06}.png" for row in range(count)],
         labels=[None] * count,
+        metadata=[None] * count,
         content_sha256=np.zeros((count, 32), dtype=np.uint8),
     )
 
