@@ -13,7 +13,7 @@ from retrieval_db.background import ENOUGH
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.interchange import CodeSet
-from retrieval_db.loading import BATCH, Writer, batches
+from retrieval_db.loading import BATCH, Writer
 
 NAME = "benchmark-writer"
 BITS = 128
@@ -55,7 +55,8 @@ def ours(db: Database, items: CodeSet, size: int) -> float:
     """Our writer, `size` rows in a transaction."""
     writer = Writer(db.connection, fresh(db))
     started = time.perf_counter()
-    for batch in batches(items, size):
+    for start in range(0, len(items), size):
+        batch = items.take(slice(start, start + size))
         writer.write(batch)
     return time.perf_counter() - started
 
@@ -65,12 +66,13 @@ def bare(db: Database, items: CodeSet, size: int) -> float:
     stored = fresh(db)
     with_features = items.features is not None
     ready: list[Bytes] = []
-    for number, batch in enumerate(batches(items, size)):
+    for start in range(0, len(items), size):
+        batch = items.take(slice(start, start + size))
         columns = Writer(db.connection, stored)._columns(batch)
         keys = None
         if batch.features is not None:
             # Ids that the sequence does not give, so that nothing has to be asked for.
-            ids = (1 << 40) + number * size + np.arange(len(batch))
+            ids = (1 << 40) + start + np.arange(len(batch))
             keys = copy_format.integers(ids, 8)
             columns = [keys, *columns]
         feature_bytes = None

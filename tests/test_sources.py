@@ -158,7 +158,7 @@ class TestTars:
         ]
         with example.connect(database_url) as connection:
             told = connection.execute("SELECT metadata FROM images ORDER BY path").fetchall()
-        assert [row[0] for row in told][0] == {"year": 2024, "label": "not this"}
+        assert told[0] == ({"year": 2024, "label": "not this"},)
         assert "5 unchanged" in command.succeed("index", shard, *options).out
         sheet = shard.with_name("sheet.png")
         found = command.succeed("search", f"{shard}/a.png", *options, "--sheet", sheet)
