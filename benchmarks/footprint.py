@@ -1,6 +1,6 @@
 """Memory over the time of long index runs: a million images, and many through a network.
 
-    python -m benchmarks.memory [--database URL] [--hash 1000000] [--network 50000]
+    python -m benchmarks.footprint [--database URL] [--hash 1000000] [--network 50000]
 
 The images are small (32 × 32 PNG files, 10,000 different ones under many names), so that a
 million can be decoded in reasonable time; each is read, decoded and encoded. The index run is
@@ -125,10 +125,10 @@ def main() -> None:
             ("network", part, str(network)),
             ("phash64", folder, "phash64"),
         ):
-            with databases.fresh(options.database, "bench_memory") as db:
+            with databases.fresh(options.database, "bench_footprint") as db:
                 figures[kind] = measured(db.target.url, where, encoder)
             print(kind, figures[kind], flush=True)
-            study.write("memory", study.command(), figures)
+            study.write("footprint", study.command(), figures)
 
 
 if __name__ == "__main__":

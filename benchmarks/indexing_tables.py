@@ -94,8 +94,8 @@ def writer_part(found: Result | None) -> Iterator[str]:
     )
 
 
-def memory_part() -> Iterator[str]:
-    for result in results("memory"):
+def footprint_part() -> Iterator[str]:
+    for result in results("footprint"):
         yield from heading(result, "Memory over time")
         kinds = [kind for kind in ("phash64", "network") if kind in result]
         head = ["", "images", "images/s", *(f"{part} %" for part in range(10, 101, 10)), "peak"]
@@ -194,7 +194,7 @@ def written(page: str) -> str:
     """The page with its tables written anew."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    parts = [pipeline_part, memory_part, precision_part, fine_part, distances_part]
+    parts = [pipeline_part, footprint_part, precision_part, fine_part, distances_part]
     body = "\n".join(line for part in parts for line in part())
     return f"{before}{BEGIN}\n\n{body}\n{END}{after}"
 
