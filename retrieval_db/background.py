@@ -54,6 +54,7 @@ class BackgroundWriter:
         self._giving_up = False
         self._error: BaseException | None = None
         self._connection: Connection | None = None
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def __enter__(self) -> BackgroundWriter:
@@ -75,7 +76,7 @@ class BackgroundWriter:
             self._end(give_up=True)
             raise
         finally:
-            if not self._thread.is_alive():
+            if self._ended.is_set():
                 self._connection.close()
         if error is None:
             self._check()
@@ -108,10 +109,11 @@ class BackgroundWriter:
             self._giving_up = give_up
             self._changed.notify_all()
         deadline = time.monotonic() + LONG
-        while self._thread.is_alive() and not (give_up and time.monotonic() > deadline):
+        # Not Thread.join: interrupted by Ctrl-C it takes the thread for dead (bpo-45274).
+        while not self._ended.is_set() and not (give_up and time.monotonic() > deadline):
             if give_up:
                 self._cancel()
-            self._thread.join(0.2)
+            self._ended.wait(0.2)
 
     def _cancel(self) -> None:
         """End the statement that is running, or waiting for a lock."""
@@ -138,6 +140,8 @@ class BackgroundWriter:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+        finally:
+            self._ended.set()
 
     def _next(self) -> Sequence[CodeSet]:
         """The codes of the next transaction; none when there will be no more."""

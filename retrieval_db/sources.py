@@ -9,11 +9,13 @@ from __future__ import annotations
 import codecs
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +24,7 @@ from . import photos, tars
 from .errors import FormatError, ImageError, UsageError
 
 STDIN = Path("-")
+BLOCK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ class Sources:
 
     places: Sequence[Path] = ()
     lists: Sequence[Path] = ()
-    _spooled: BinaryIO | None = field(default=None, init=False, repr=False)
+    _spooled: dict[Path, BinaryIO] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.lists = [*self.lists, *(place for place in self.places if place == STDIN)]
@@ -189,16 +192,18 @@ class Sources:
             ) from error
 
     def _open(self, file: Path) -> BinaryIO:
-        if file != STDIN:
+        if file != STDIN and not stat.S_ISFIFO(file.stat().st_mode):
             return file.open("rb")
-        # Standard input can be read once only; its copy any number of times.
-        if self._spooled is None:
-            self._spooled = tempfile.TemporaryFile()  # noqa: SIM115
-            weakref.finalize(self, self._spooled.close)
-            shutil.copyfileobj(sys.stdin.buffer, self._spooled)
-        self._spooled.flush()
-        self._spooled.seek(0)
-        return os.fdopen(os.dup(self._spooled.fileno()), "rb")
+        # Standard input and pipes can be read once only; a copy any number of times.
+        if file not in self._spooled:
+            copy = tempfile.TemporaryFile()  # noqa: SIM115
+            weakref.finalize(self, copy.close)
+            with nullcontext(sys.stdin.buffer) if file == STDIN else file.open("rb") as pipe:
+                shutil.copyfileobj(pipe, copy)
+            copy.flush()
+            self._spooled[file] = copy
+        self._spooled[file].seek(0)
+        return os.fdopen(os.dup(self._spooled[file].fileno()), "rb")
 
 
 def _items(place: Path) -> Iterator[Item]:
@@ -216,19 +221,16 @@ def _items(place: Path) -> Iterator[Item]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines without their ends; if the first holds a zero byte, those end the names instead."""
-    first = file.readline()
-    if b"\0" not in first:
-        while first:
-            yield first.rstrip(b"\r\n")
-            first = file.readline()
+    """Lines without their ends; or names that end with zero bytes, if there are any."""
+    rest = file.read(BLOCK)
+    zero = b"\0" in rest
+    file.seek(0)
+    if not zero:
+        for line in file:
+            yield line.rstrip(b"\r\n")
         return
-    rest = first
-    while True:
-        *names, rest = rest.split(b"\0")
+    rest = b""
+    while block := file.read(BLOCK):
+        *names, rest = (rest + block).split(b"\0")
         yield from names
-        more = file.read(1 << 16)
-        if not more:
-            yield from filter(None, [rest])
-            return
-        rest += more
+    yield from filter(None, [rest])
