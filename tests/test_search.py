@@ -212,7 +212,7 @@ def test_a_batch_goes_from_coarse_to_fine(
     items = example.code_set(example.random_codes("clustered", 600, 64), 64)
     items = replace(items, features=random.normal(size=(600, 24)).astype(np.float32))
     features = random.normal(size=(300, 24)).astype(np.float32)
-    asked = np.concatenate([items.codes[:298], example.random_codes("uniform", 2, 64)])
+    asked = np.concatenate([items.codes[:298], ~items.codes[:2]])
     options: dict[str, Any] = {"k": 9, "radius": 12, "pool": 15, "metric": metric}
     with retrieval_db.connect(database_url) as db:
         db.load(items)

@@ -204,7 +204,7 @@ def test_damaged_config_and_weights(fitted: NetworkEncoder) -> None:
         with pytest.raises(FormatError):
             restore(**changes)
     with pytest.raises(EncoderUnavailable, match="upgrade retrieval-db"):
-        restore(method="orthohash")
+        restore(method="of tomorrow")
     tensors["head.weight"] = tensors["head.weight"].astype(np.float64)
     with pytest.raises(FormatError, match="damaged"):
         restore()
