@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from . import codes, encoders, loading, search
 from .database import Connection, translated
 from .encoders import StoredEncoder
-from .errors import UsageError
+from .errors import FormatError, UsageError
 from .interchange import CodeSet, csv_writer, npz_writer, parquet_writer
 from .search import Query
 from .sql import queries
@@ -110,7 +110,12 @@ def export(
     started = time.perf_counter()
     kind = format_of(path, format)
     rows = 0
-    with translated(connection), WRITERS[kind](path) as writer, _snapshot(connection):
+    with (
+        _writing(path),
+        translated(connection),
+        WRITERS[kind](path) as writer,
+        _snapshot(connection),
+    ):
         ids, exact = _found(connection, encoder, only or Restriction())
         for batch in _batches(connection, encoder, only or Restriction(), ids, features):
             writer.write(batch)
@@ -133,6 +138,17 @@ def format_of(path: Path, format: str | None = None) -> str:
             f"--format {'|'.join(WRITERS)}."
         )
     return kind
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # Of the screen, not of the file.
+        raise
+    except OSError as error:
+        raise FormatError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 @contextmanager

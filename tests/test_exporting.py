@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from retrieval_db.client import Database
 from retrieval_db.errors import FormatError, PermissionDenied, UnknownEncoder, UsageError
 from retrieval_db.exporting import Restriction
 from retrieval_db.interchange import joined, open_source
+from retrieval_db.interchange.csv_table import CsvWriter
+from retrieval_db.interchange.npz import NpzWriter
+from retrieval_db.interchange.parquet import ParquetWriter
 from tests import command, example
 
 FORMATS = ("npz", "parquet", "csv")
@@ -276,6 +281,21 @@ class TestTransaction:
             db.export(tmp_path / "a.txt")
         with pytest.raises(FormatError, match="Cannot write"):
             db.export(tmp_path / "no" / "a.npz")
+
+    @pytest.mark.parametrize("kind", FORMATS)
+    def test_a_full_disk(
+        self, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        example.filled(db.connection, "uniform", 5, 64)
+        writers = {"npz": NpzWriter, "csv": CsvWriter, "parquet": ParquetWriter}
+
+        def full(self: object, batch: CodeSet) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(writers[kind], "write", full)
+        with pytest.raises(FormatError, match=r"Cannot write .*: No space left on device\."):
+            db.export(tmp_path / f"a.{kind}")
+        assert list(tmp_path.iterdir()) == []
 
     def test_without_features(self, db: Database, tmp_path: Path) -> None:
         items = CodeSet(
