@@ -22,6 +22,9 @@ PAGE = ROOT / "docs" / "training.md"
 BEGIN = "<!-- {}: written by python -m benchmarks.training_tables -->"
 END = "<!-- end of {} -->"
 
+# How the result files of each study begin.
+STUDIES = {"cifar10": "cifar10", "frozen": "frozen", "clothing": "clothing_supervised"}
+
 Result = dict[str, Any]
 
 
@@ -48,7 +51,11 @@ def _learns(method: Method) -> str:
 
 
 def results_part() -> Iterator[str]:
-    """A table for each study that has been run."""
+    """A table for each study that has been run; else how to run them."""
+    if not [file for name in STUDIES for file in RESULTS.glob(f"{name}-*.json")]:
+        commands = ", ".join(f"`python -m benchmarks.{name}`" for name in STUDIES.values())
+        yield f"Not measured yet. The studies are {commands}."
+        yield ""
     yield from _cifar10()
     for file in sorted(RESULTS.glob("frozen-*.json")):
         yield from _frozen(json.loads(file.read_text()))
