@@ -51,8 +51,8 @@ class Recipe:
     def __post_init__(self) -> None:
         method = METHODS.get(self.method)
         if method is None:
-            parse_spec(self.method)
-        assert method is not None
+            found, _ = parse_spec(self.method)
+            raise UsageError(f"A method is named without bits: {found.name}, not {self.method}.")
         if method.name == "phash":
             raise UsageError("phash64 and phash256 are ready as they are: there is nothing to fit.")
         if not self.bits:

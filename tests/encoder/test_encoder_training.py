@@ -374,6 +374,7 @@ def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
     ("change", "message"),
     [
         ({"method": "sift"}, "Unknown method 'sift'"),
+        ({"method": "itq48"}, "without bits: itq, not itq48"),
         ({"method": "phash"}, "ready as they are"),
         ({"bits": ()}, "at least one"),
         ({"bits": (48, 48)}, "named twice"),
