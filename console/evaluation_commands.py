@@ -43,14 +43,14 @@ class EvaluatedStage(StrEnum):
 EncodersArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ENCODER]...",
+        metavar="ENCODER",
         help="Stored names; with --data also .safetensors files, and methods such as itq64.",
     ),
 ]
 DataOption = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR|LIST|NAME[:PATH]",
+        metavar="DATA",
         help="Labelled images: a folder of folders, a list, cifar10, mnist, cub200:DIR, "
         "stanford-dogs:DIR. Without it, the live table.",
     ),
@@ -60,6 +60,12 @@ DataRootOption = Annotated[
 ]
 ProtocolOption = Annotated[
     str, typer.Option(help="cvprw15, cifar10-5k, unseen or full; with --data.")
+]
+ValidationOption = Annotated[
+    bool,
+    typer.Option(
+        "--validation", help="Within the training set, to choose by: leaves the test alone."
+    ),
 ]
 QueriesOption = Annotated[
     str,
@@ -84,9 +90,7 @@ def evaluate(
     data: DataOption = None,
     root: DataRootOption = None,
     protocol: ProtocolOption = "full",
-    validation: Annotated[
-        bool, typer.Option(help="Within the training set, to choose by: leaves the test alone.")
-    ] = False,
+    validation: ValidationOption = False,
     queries: QueriesOption = DEFAULT_QUERIES,
     seed: SeedOption = 0,
     k: RankOption = None,
@@ -165,9 +169,7 @@ def thresholds(
     data: DataOption = None,
     root: DataRootOption = None,
     protocol: ProtocolOption = "full",
-    validation: Annotated[
-        bool, typer.Option(help="Within the training set, to choose by: leaves the test alone.")
-    ] = False,
+    validation: ValidationOption = False,
     queries: QueriesOption = DEFAULT_QUERIES,
     seed: SeedOption = 0,
     database: DatabaseOption = None,
