@@ -48,8 +48,9 @@ def candidates(
         return choosing.all_from_file(name, weights=weights, device=device)
     if not choosing.names_database(database):
         try:
-            if name not in SHIPPED:
-                parse_spec(name)
+            # The options of networks are for those among the encoders that have one.
+            if name not in SHIPPED and parse_spec(name)[0].name == "phash":
+                settings = choosing.Settings(device=device)
         except UsageError:
             # No method: it must be the name of a stored encoder.
             pass

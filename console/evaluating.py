@@ -50,7 +50,7 @@ class Asking:
     def title(self) -> str:
         """For people."""
         if self.queries.isdecimal():
-            return f"{int(self.queries):,} of its rows (seed {self.seed})"
+            return f"up to {int(self.queries):,} of its rows (seed {self.seed})"
         return self.queries
 
 

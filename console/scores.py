@@ -160,7 +160,13 @@ def _table(found: Report) -> tuple[list[str], list[list[object]]]:
         # In the whole ranking every relevant image is found.
         maps, order = {"relevant": "mAP"}, ["relevant"]
     ranks = [rank for rank in (10, 100, 1000) if rank <= k]
-    head = ["", "bits", *(maps[name] for name in order), *(f"P@{rank}" for rank in ranks)]
+    head = [
+        "",
+        "bits",
+        "queries",
+        *(maps[name] for name in order),
+        *(f"P@{rank}" for rank in ranks),
+    ]
     head += [f"P within {RADIUS}", "best radius"]
     rows: list[list[object]] = []
     for one in every:
@@ -168,7 +174,7 @@ def _table(found: Report) -> tuple[list[str], list[list[object]]]:
             "relevant": one.mean_average_precision,
             "found": one.mean_average_precision_found,
         }
-        row: list[object] = [one.name, bits.get(one.name, "")]
+        row: list[object] = [one.name, bits.get(one.name, ""), f"{one.queries:,}"]
         row += [f"{values[name]:.4f}" for name in order]
         row += [_number(one.precision_at.at(rank)) for rank in ranks]
         curve = one.radius
@@ -193,9 +199,11 @@ def _remarks(one: Evaluation) -> None:
     if one.clipped is not None:
         note(f"{one.name}: k is {one.k}, since the database has no {one.clipped:,} images.")
     for reason, number in one.left_out.items():
-        note(f"{one.name}: {number:,} queries {reason} were left out.")
+        note(f"{one.name}: queries {reason}, left out: {number:,}")
     if one.without_relevant:
-        note(f"{one.name}: {one.without_relevant:,} queries have no relevant image and score 0.")
+        note(
+            f"{one.name}: queries without a relevant image, which score 0: {one.without_relevant:,}"
+        )
 
 
 def _wrote(files: Sequence[Path]) -> None:

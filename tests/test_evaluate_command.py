@@ -138,6 +138,8 @@ def test_methods_are_fitted_on_the_training_images(tmp_path: Path, weights: Path
     assert beside[0] == ["cosine of mobilenet_v2 features"]
     assert beside[1][0] == "cosine of mobilenet_v2 features"
     assert found["encoders"][0]["queries"] == 6, "two classes are unseen"
+    mixed = json.loads(succeed("evaluate", "phash64", "lsh16", *options, "--json").out)
+    assert [one["bits"] for one in mixed["encoders"]] == [64, 16]
     held = json.loads(succeed("evaluate", "lsh16", *options, "--validation", "--json").out)
     assert held["note"].startswith("held out")
     assert held["queries"] + held["train"] == 24

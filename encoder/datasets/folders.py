@@ -68,7 +68,7 @@ def _classes(folder: Path) -> tuple[list[Path], list[str]]:
         names.append(inside[0])
     if outside:
         logger.warning(
-            "%s: %d images lie in no class's folder and are left out.",
+            "%s: images that lie in no class's folder and are left out: %d",
             photos.printable(folder),
             outside,
         )

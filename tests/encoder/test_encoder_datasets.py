@@ -53,7 +53,7 @@ def test_a_folder_for_each_class(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert data.images[0].mode == "RGB"
     assert data.images[0] == photo(0)
     assert data.images.sha256(1) == hashlib.sha256(Path(data.images.path(1)).read_bytes()).digest()
-    assert "1 images lie in no class's folder" in caplog.text
+    assert "no class's folder and are left out: 1" in caplog.text
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:
