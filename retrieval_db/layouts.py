@@ -21,7 +21,8 @@ SQL = queries("layouts")
 
 # Below, a scan is as fast as any index.
 TUNE_FROM = 20_000
-# A load of so many rows, most of the encoder's, is faster without bucket indexes in its way.
+# A load of so many rows, and half as many as there are, is faster without bucket indexes in its
+# way: keeping six of them up to date takes longer than building them anew.
 BULK = 100_000
 
 # One tune at a time in a database.
@@ -137,7 +138,7 @@ def make_way(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
         return
     there = _count(connection, encoder)
     layout = layout_of(connection, encoder)
-    if layout is None or rows < 2 * there:
+    if layout is None or 2 * rows < there:
         return
     if layout.shared:
         values = {"bits": encoder.bits, "id": encoder.id}
