@@ -32,6 +32,7 @@ from PIL import Image
 from benchmarks import databases, plain, study, writing
 from retrieval_db import encoding, photos, reading
 from retrieval_db.client import Database
+from retrieval_db.console.screen import note
 from retrieval_db.encoder import PerceptualHash, create
 from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.encoding import ENCODE_BATCH, EncodeReport
@@ -43,11 +44,25 @@ NAME = "benchmark-pipeline"
 FIT_ON = 400
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """How long it took."""
-    started = time.perf_counter()
+# Processor seconds of this process in each measurement, by what was measured.
+PROCESSOR: dict[str, list[float]] = {}
+
+
+def seconds(work: Callable[[], Any], kind: str = "") -> float:
+    """How long it took; the processor time of this process is noted under `kind`."""
+    started, busy = time.perf_counter(), time.process_time()
     work()
+    PROCESSOR.setdefault(kind, []).append(time.process_time() - busy)
     return time.perf_counter() - started
+
+
+def overhead() -> float:
+    """Processor time of decoding and network alone over that of the pipeline, in threads.
+
+    On a machine that is shared with others it says more than wall time, but does not see waiting.
+    """
+    alone = median(PROCESSOR["decode"]) + median(PROCESSOR["network"])
+    return round(alone / median(PROCESSOR["pipeline"]), 3)
 
 
 def linked(folder: Path, count: int) -> Path:
@@ -93,7 +108,7 @@ def decode_seconds(folder: Path, prepare: Any, workers: int, processes: bool) ->
             for outcome in outcomes:
                 assert isinstance(outcome, Prepared)
 
-    return seconds(read)
+    return seconds(read, "decode in processes" if processes else "decode")
 
 
 def arrays(folder: Path, encoder: Encoder) -> list[NDArray[Any]]:
@@ -112,7 +127,7 @@ def network_seconds(encoder: Encoder, batches: list[NDArray[Any]]) -> float:
     """The encoder on arrays that are in memory."""
     assert isinstance(encoder, StreamEncoder)
     stage = Stage("")
-    return seconds(lambda: list(encoder.encode_stream(iter(batches), stage.add)))
+    return seconds(lambda: list(encoder.encode_stream(iter(batches), stage.add)), "network")
 
 
 def pipeline_seconds(
@@ -128,7 +143,10 @@ def pipeline_seconds(
         report.profile.seconds = seconds(lambda: list(encoded))
         return report.profile.seconds, report.profile
     forget(db)
+    busy = time.process_time()
     indexed = db.index(folder, encoder=encoder, workers=workers, processes=processes)
+    if not processes:
+        PROCESSOR.setdefault("pipeline", []).append(time.process_time() - busy)
     assert not indexed.skipped
     assert indexed.encoded == indexed.found
     return indexed.profile.seconds, indexed.profile
@@ -185,11 +203,13 @@ def network_study(
 ) -> dict[str, Any]:
     """mobilenet_v2 on photos: stages alone, the pipeline with each kind of reader, the script."""
     count = Sources([folder]).count()
+    PROCESSOR.clear()
     batches = arrays(folder, encoder)
     cores = reading.processors()
     prepare = encoder.preparer  # type: ignore[attr-defined]
     gpu = encoder._runner.device.type != "cpu"  # type: ignore[attr-defined]
     network_seconds(encoder, batches[:2])
+    PROCESSOR.clear()
     work: list[float] = []
     script: list[float] = []
     decode: dict[str, list[float]] = {}
@@ -202,6 +222,9 @@ def network_study(
             took, profiles[name] = pipeline_seconds(db, encoder, folder, workers, processes)
             whole.setdefault(name, []).append(took)
         script.append(plain.seconds(db, encoder, folder, cores))
+        note(
+            f"network {work[-1]:.2f} s, decode {decode}, pipeline {whole}, script {script[-1]:.2f}"
+        )
     # Stages alone are those of the faster kind of reader.
     best = min(decode, key=lambda name: median(decode[name]))
     return {
@@ -214,6 +237,7 @@ def network_study(
             for name in whole
         },
         "dataloader_loop_insert_images_per_second": round(count / median(script), 1),
+        **({} if db is None else {"processor_time_alone_over_pipeline": overhead()}),
     }
 
 
@@ -227,6 +251,7 @@ class Decoded:
 def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]:
     """phash64: decoding and hashing alone, and the pipeline."""
     count = Sources([folder]).count()
+    PROCESSOR.clear()
     encoder = replace(create("phash64"), name=NAME)
     assert isinstance(encoder, PerceptualHash)
     cores = reading.processors()
@@ -237,7 +262,9 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
     profiles: dict[str, Profile] = {}
     for _ in range(repeat):
         decode.append(decode_seconds(folder, Decoded(), cores, processes=False))
+        busy = time.process_time()
         work.append(plain.in_threads(encoder.prepare, decoded, cores))
+        PROCESSOR.setdefault("network", []).append(time.process_time() - busy)
         for name, workers, processes in ways(cores):
             took, profiles[name] = pipeline_seconds(db, encoder, folder, workers, processes)
             whole.setdefault(name, []).append(took)
@@ -248,6 +275,7 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
             | {"profile": stage_rates(profiles[name])}
             for name in whole
         },
+        **({} if db is None else {"processor_time_alone_over_pipeline": overhead()}),
     }
 
 
