@@ -5,7 +5,7 @@ Each takes features, float32 [N, D], and the numbers of their classes, int64 [N]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,21 +80,27 @@ def fit_ksh(
     kernel = similarities(features[rows], anchors, gamma)
     means = _kernel_means(features, anchors, gamma, random)
     kernel -= means
-    same = classes[rows][:, None] == classes[rows]
-    residue = np.where(same, float(bits), -float(bits))
+    onehot = one_hot(classes[rows])
+    codes = np.zeros((len(rows), 0))
+
+    def residue(x: Float64) -> Float64:
+        # R·x without R: S = 2·YYᵀ − 1·1ᵀ, and what is taken off are the codes found so far.
+        labels: Float64 = 2 * onehot @ (onehot.T @ x) - x.sum(axis=0)
+        return bits * labels - codes @ (codes.T @ x)
+
     gram = kernel.T @ kernel
     # Anchors may be copies of each other; a touch of ridge keeps the pencil definite.
     gram[np.diag_indices_from(gram)] += 1e-6 * np.trace(gram) / len(gram)
     weight = np.empty((len(anchors), bits))
     for bit in range(bits):
-        start = _leading(kernel.T @ residue @ kernel, gram)
+        start = _leading(kernel.T @ residue(kernel), gram)
         start *= np.sqrt(len(rows) / (start @ gram @ start))
         better = _ascend(kernel, residue, start)
         signs = [np.where(kernel @ a > 0, 1.0, -1.0) for a in (start, better)]
-        values = [h @ residue @ h for h in signs]
+        values = [h @ residue(h) for h in signs]
         kept = int(values[1] > values[0])
         weight[:, bit] = (start, better)[kept]
-        residue -= np.outer(signs[kept], signs[kept])
+        codes = np.column_stack([codes, signs[kept]])
     return _kernel_head(anchors, gamma, weight, means)
 
 
@@ -186,7 +192,7 @@ def _leading(matrix: Float64, gram: Float64) -> Float64:
     return found
 
 
-def _ascend(kernel: Float64, residue: Float64, start: Float64) -> Float64:
+def _ascend(kernel: Float64, residue: Callable[[Float64], Float64], start: Float64) -> Float64:
     """Maximise φ(Ka)ᵀ·R·φ(Ka) from `start` by accelerated gradient steps that shrink as needed."""
 
     def smooth(a: Float64) -> Float64:
@@ -195,18 +201,18 @@ def _ascend(kernel: Float64, residue: Float64, start: Float64) -> Float64:
         return found
 
     point = ahead = start
-    value = float(smooth(point) @ residue @ smooth(point))
+    value = float(smooth(point) @ residue(smooth(point)))
     step, momentum = 0.0, 1.0
     for _ in range(KSH_STEPS):
         h = smooth(ahead)
-        gradient = kernel.T @ ((residue @ h) * (1 - h**2))
+        gradient = kernel.T @ (residue(h) * (1 - h**2))
         norm = np.linalg.norm(gradient)
         if not norm:
             break
         step = step or float(KSH_SHARE * np.linalg.norm(start) / norm)
         new = ahead + step * gradient
         h = smooth(new)
-        found = float(h @ residue @ h)
+        found = float(h @ residue(h))
         if found < value:  # too far: go back, without momentum, by half
             step, momentum, ahead = step / 2, 1.0, point
             continue
