@@ -10,7 +10,8 @@ stands the accuracy of a softmax on the same network's features. `--protocol uns
 seven classes and searches the three others, beside cosine and ITQ of the same features.
 
 DIR gets the curves, the result (`cifar10-….json`) and a compact encoder file; a copy of the
-result in `benchmarks/results` is what the tables are written from. All images are kept on the
+result in `benchmarks/results` is what the tables are written from. `--ship` puts encoders and
+result into `encoder/shipped`, from where they come with the program. All images are kept on the
 device.
 """
 
@@ -44,6 +45,7 @@ from retrieval_db.evaluation import by_cosine, by_prediction
 
 BITS = (12, 16, 32, 48, 64, 128)
 BLOCK = 1000  # images that are encoded at once
+SHIPPED_AT_MOST = 3_000_000  # bytes
 
 
 def measured(
@@ -130,6 +132,16 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
     )
 
 
+def ship(encoders: Path, result: Path) -> None:
+    """Make these the encoders that come with the program, with their figures beside them."""
+    if encoders.stat().st_size > SHIPPED_AT_MOST:
+        sys.exit(f"{encoders} is larger than {SHIPPED_AT_MOST:,} bytes: not shipped.")
+    folder = study.ROOT / "encoder" / "shipped"
+    folder.mkdir(exist_ok=True)
+    shutil.copyfile(encoders, folder / "cifar10.safetensors")
+    shutil.copyfile(result, folder / "cifar10.json")
+
+
 def device_name(device: str) -> str:
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
         return torch.cuda.get_device_name()
@@ -153,6 +165,7 @@ def main() -> None:
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--images", type=int, help="so many training images only, to try it out")
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--ship", action="store_true", help="put it into encoder/shipped")
     given = parser.parse_args()
     recipe, commit = recipe_of(given), study.commit()
     file = study.data_dir() / "cifar10" / "cifar10_jpeg.npz"
@@ -207,6 +220,8 @@ def main() -> None:
     path = study.write(name, study.command(), figures)
     (given.output / f"{name}.state").unlink(missing_ok=True)
     shutil.copy(path, given.output)
+    if given.ship:
+        ship(given.output / f"{name}.safetensors", path)
     if given.images:
         path.unlink()
         print("A trial: its result stays in the output folder only.", file=sys.stderr)
