@@ -13,8 +13,7 @@ from retrieval_db.encoder.datasets import open_data
 from retrieval_db.encoder.names import SHIPPED
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.errors import UsageError
-
-from .conftest import noise
+from tests import command
 
 pytestmark = pytest.mark.skipif(not SHIPPED, reason="no ready-made encoder is in this checkout")
 
@@ -27,7 +26,7 @@ def test_each_works_without_any_download(name: str) -> None:
     assert isinstance(made, NetworkEncoder)
     assert made.fitted
     assert made.name == name == f"cifar10-{made.bits}"
-    batch = np.stack([made.prepare(noise(seed)) for seed in range(3)])
+    batch = np.stack([made.prepare(command.photo(seed)) for seed in range(3)])
     outputs = made.encode(batch)[1]
     assert outputs.shape == (3, made.bits)
     assert np.array_equal(encoder.create(name, name="mine").encode(batch)[1], outputs)
