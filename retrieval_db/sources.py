@@ -7,13 +7,13 @@ hundred; sources can be gone through several times.
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
 import shutil
 import stat
 import sys
 import tempfile
 import weakref
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -93,8 +93,10 @@ class Shard:
         return cls(int(number), int(of))
 
     def holds(self, name: str) -> bool:
-        """Whether an image is in this part; it depends on the stored name alone (CRC-32)."""
-        return zlib.crc32(os.fsencode(name)) % self.of == self.number - 1
+        """Whether an image is in this part; it depends on the stored name alone."""
+        # Not a checksum: those of names that differ in a digit are of one parity.
+        digest = hashlib.blake2b(os.fsencode(name), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.of == self.number - 1
 
 
 @dataclass

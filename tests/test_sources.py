@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import retrieval_db
@@ -205,6 +206,8 @@ class TestParts:
         parts = [[name for name in names if Shard(part, 4).holds(name)] for part in range(1, 5)]
         assert sorted(name for part in parts for name in part) == sorted(names)
         assert all(900 < len(part) < 1100 for part in parts)
+        few = [sum(Shard(1, 2).holds(f"/p/{day}/{n}.jpg") for n in range(8)) for day in range(200)]
+        assert np.std(few) == pytest.approx(2**0.5, rel=0.2)
         assert str(Shard.parse("2/4")) == "2/4"
 
     def test_several_machines_one_table(
