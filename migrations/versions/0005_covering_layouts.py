@@ -134,7 +134,7 @@ $$
 """
 
 # An index that covers the code answers by itself, in 67 bytes a row. One that does not lists the
-# rows of equal chunks together (deduplication), in about ten, and each row is fetched.
+# rows of equal chunks together (deduplication), in about 13, and each row is fetched.
 LAYOUT_INDEX_STATEMENTS = r"""
 CREATE OR REPLACE FUNCTION layout_index_statements(layout_id integer, online boolean)
 RETURNS SETOF text
