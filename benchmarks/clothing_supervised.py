@@ -68,7 +68,7 @@ def main() -> None:
         study.command(),
         {
             "data": f"clothing photos, protocol {given.protocol}",
-            "note": {seed: split.note for seed, split in splits.items()},
+            "note": {str(seed): split.note for seed, split in splits.items()},
             "features": f"mobilenet_v2 (ImageNet), {INPUT_SIZE} pixels, frozen",
             "recipe": json.loads(replace(FROZEN, bits=(BITS,)).to_json()),
             "commit": commit,
