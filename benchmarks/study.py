@@ -79,7 +79,9 @@ def pretty(value: Any, indent: int = 0) -> str:
     if len(flat) + indent <= 100 or not isinstance(value, (dict, list)):
         return flat
     if isinstance(value, dict):
-        parts = [f"{json.dumps(str(key))}: {pretty(each, indent + 2)}" for key, each in value.items()]
+        parts = [
+            f"{json.dumps(str(key))}: {pretty(each, indent + 2)}" for key, each in value.items()
+        ]
     else:
         parts = [pretty(each, indent + 2) for each in value]
     space = " " * indent
