@@ -119,7 +119,8 @@ def fit_dplm(
 
     Shen, Zhou, Yang, Song, Shen & Tao, "A fast optimization method for general binary code
     learning", IEEE Transactions on Image Processing 25(12), 2016; the hash function as in
-    Shen, Shen, Liu & Shen, "Supervised discrete hashing", CVPR 2015.
+    Shen, Shen, Liu & Shen, "Supervised discrete hashing", CVPR 2015. The objective was written
+    down without the paper's text at hand and has not been held against it.
 
     Options: anchors (M), delta (δ), mu (μ), rho (ρ).
     """

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
 from .database import Connection, open_connection
+from .errors import ConnectionFailed
 from .interchange import CodeSet
 from .sql import queries
 
@@ -45,17 +46,11 @@ def more_connections(connection: Connection, count: int) -> Iterator[list[Connec
     """
     with ExitStack() as stack:
         opened: list[Connection] = []
-        if count > 0 and connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE:
-            settings = connection.execute(SQL["session"]).fetchone()
-            info = connection.info
-            target = make_conninfo(info.dsn, password=info.password or None)
-            try:
-                for _ in range(count if settings else 0):
-                    further = stack.enter_context(psycopg.connect(target, autocommit=True))
-                    further.execute(SQL["like_session"], settings)
-                    opened.append(further)
-            except psycopg.Error:
-                pass
+        idle = connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        if count > 0 and idle and _may_draw_ids(connection):
+            with suppress(ConnectionFailed):
+                for _ in range(count):
+                    opened.append(stack.enter_context(another(connection)))
         yield opened
 
 
@@ -65,11 +60,16 @@ def another(connection: Connection) -> Connection:
     Raises:
         ConnectionFailed: the server has no more to give.
     """
-    settings = connection.execute(SQL["names"]).fetchone()
+    settings = connection.execute(SQL["session"]).fetchone()
     info = connection.info
     further = open_connection(make_conninfo(info.dsn, password=info.password or None))
     further.execute(SQL["like_session"], settings)
     return further
+
+
+def _may_draw_ids(connection: Connection) -> bool:
+    row = connection.execute(SQL["may_draw_ids"]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def workers() -> int:

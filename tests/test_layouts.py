@@ -247,6 +247,31 @@ class TestRareLabels:
         assert there / 2 < estimated[0] < there * 2
 
 
+@pytest.mark.parametrize(("share", "rebuilt"), [(0.4, False), (0.6, True)])
+def test_a_load_of_half_the_rows_builds_the_indexes_anew(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, share: float, rebuilt: bool
+) -> None:
+    """Whichever is cheaper, every row is found with its new code."""
+    monkeypatch.setattr(layouts, "BULK", 5000)
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 20_000, 64)
+        before = layouts.layout_of(db.connection, db.encoder())
+        changed = np.arange(int(share * len(items)))
+        new = items.codes.copy()
+        new[changed] ^= 255
+        report = db.load(replace(items, codes=new).take(changed))
+        assert (report.inserted, report.updated) == (0, len(changed))
+        after = layouts.layout_of(db.connection, db.encoder())
+        assert before is not None
+        assert after is not None
+        assert (after.id != before.id) == rebuilt
+        result = db.search(new[7], radius=4)
+        assert result.plan == "buckets"
+        assert [(hit.path, hit.distance) for hit in result.hits] == example.nearest(
+            replace(items, codes=new), new[7], 10, 4
+        )
+
+
 def test_a_compact_layout_stays_compact(database_url: str) -> None:
     def size(db: retrieval_db.client.Database) -> int:
         row = db.connection.execute(

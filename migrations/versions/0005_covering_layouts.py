@@ -80,8 +80,8 @@ END
 $$
 """
 
-# Price of one shell. The unit is one row of a scan on one core (0.2 to 0.3 us); the rest, from
-# a regression over 375 searches of a million rows on PostgreSQL 18, rounded:
+# Price of one shell. The unit is one row of a scan on one core (0.2 to 0.3 us); the rest are
+# rounded, from single trials with a million rows on PostgreSQL 18 that left no result file:
 #     a probing statement, with what it found put in order     400
 #     one probe, a descent of a B-tree                           4
 #     one row met: index-only scan                               1.5

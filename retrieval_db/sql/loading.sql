@@ -65,12 +65,11 @@ DELETE FROM image_features WHERE image_id = ANY (%s)
 -- Index-only scans need the visibility map, and the choice of a path needs statistics.
 VACUUM (ANALYZE) images
 
--- name: session
--- What another connection needs to mean the same by the same names, where this role may draw ids.
-SELECT current_user, current_setting('search_path')
-WHERE has_sequence_privilege(pg_get_serial_sequence('images', 'id'), 'USAGE')
+-- name: may_draw_ids
+SELECT has_sequence_privilege(pg_get_serial_sequence('images', 'id'), 'USAGE')
 
--- name: names
+-- name: session
+-- What another connection needs to mean the same by the same names.
 SELECT current_user, current_setting('search_path')
 
 -- name: like_session
