@@ -21,8 +21,8 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from retrieval_db import installation
-from retrieval_db.installation import Account, Installation
+from retrieval_db.server import installation
+from retrieval_db.server.installation import Account, Installation
 
 MAJORS = (14, 15, 16, 17, 18)
 DEFAULT_MAJOR = 18

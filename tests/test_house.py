@@ -16,6 +16,10 @@ LINKED = ("encoder", "console", "demo", "migrations", "cli")
 TORCH = {"torch", "torchvision", "safetensors", "sklearn"}
 
 
+def place_of(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
 def modules(room: str) -> list[Path]:
     """The files of a room; `retrieval_db` without the rooms that are linked into it."""
     if room == "cli":
@@ -60,14 +64,14 @@ def packages_of(file: Path) -> set[str]:
     return {name.partition(".")[0] for name in imports(file)}
 
 
-@pytest.mark.parametrize("file", modules("retrieval_db"), ids=lambda file: str(file.name))
+@pytest.mark.parametrize("file", modules("retrieval_db"), ids=place_of)
 def test_the_core_knows_no_torch_and_no_other_room(file: Path) -> None:
     assert not packages_of(file) & TORCH
     assert not rooms_of(file) & set(LINKED)
     assert not packages_of(file) & {*LINKED, "tests", "benchmarks"}
 
 
-@pytest.mark.parametrize("file", modules("encoder"), ids=lambda file: str(file.name))
+@pytest.mark.parametrize("file", modules("encoder"), ids=place_of)
 def test_encoders_know_no_database(file: Path) -> None:
     # `photos` reads image files and knows no database either: training sees what indexing sees.
     allowed = {"encoders", "codes", "errors", "photos"}

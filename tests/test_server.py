@@ -19,9 +19,9 @@ import psutil
 import psycopg
 import pytest
 
-from retrieval_db import installation, server, sizing
+from retrieval_db import server
 from retrieval_db.errors import ServerError
-from retrieval_db.server import Server
+from retrieval_db.server import Server, installation, sizing
 
 ROOT = Path(__file__).resolve().parent.parent
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

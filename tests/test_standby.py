@@ -11,9 +11,10 @@ import psycopg
 import pytest
 
 import retrieval_db
-from retrieval_db import codes, installation
+from retrieval_db import codes
 from retrieval_db.database import Connection
 from retrieval_db.errors import PermissionDenied
+from retrieval_db.server import installation
 from tests import command, example, postgres
 
 BITS = 64

@@ -47,15 +47,15 @@ def test_only_our_name_lands_in_site_packages(installed: Path) -> None:
 
 
 def test_every_tracked_room_travels(installed: Path) -> None:
-    package = installed / "retrieval_db"
-    for room in ("console", "demo", "encoder", "interchange", "migrations", "presentation", "sql"):
+    source = ROOT / "retrieval_db"
+    for room in filter(Path.is_dir, source.iterdir()):
         tracked = {
-            path.relative_to(ROOT / "retrieval_db" / room)
-            for path in (ROOT / "retrieval_db" / room).rglob("*")
+            path.relative_to(source)
+            for path in room.rglob("*")
             if path.suffix in (".py", ".sql", ".jinja", ".mako")
         }
-        there = {path.relative_to(package / room) for path in (package / room).rglob("*")}
-        assert tracked <= there, room
+        there = (installed / "retrieval_db" / room.name).rglob("*")
+        assert tracked <= {path.relative_to(installed / "retrieval_db") for path in there}, room
 
 
 def test_the_installed_program_runs(installed: Path) -> None:

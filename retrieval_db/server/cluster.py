@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from ..errors import ServerError
 from . import installation
-from .errors import ServerError
 from .installation import Account, Installation, run
 
 SUPERUSER = "postgres"

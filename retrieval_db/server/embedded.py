@@ -30,9 +30,9 @@ from urllib.parse import quote
 import platformdirs
 from filelock import FileLock, Timeout
 
+from ..errors import ServerError
 from . import installation, sizing
 from .cluster import PATIENCE, SUPERUSER, Cluster, Notify, Postmaster
-from .errors import ServerError
 from .installation import Account, Installation, run
 
 DATABASE = "retrieval"
