@@ -63,8 +63,7 @@ from retrieval_db.database import resolve
 from retrieval_db.duplicates import default_radius
 from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import write_npz
-from retrieval_db.labels import label_reader
-from retrieval_db.sources import Shard, Sources
+from retrieval_db.photos import Shard, Sources, label_reader
 
 app = typer.Typer(
     cls=Commands,

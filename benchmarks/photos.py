@@ -18,8 +18,7 @@ from retrieval_db.client import Database
 from retrieval_db.console.choosing import Settings, for_indexing
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoders import Encoder
-from retrieval_db.labels import label_reader
-from retrieval_db.sources import Sources
+from retrieval_db.photos import Sources, label_reader
 
 NAME = "clothing-itq128"
 

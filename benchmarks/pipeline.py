@@ -36,9 +36,9 @@ from retrieval_db.console.screen import note
 from retrieval_db.encoder import PerceptualHash, create
 from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.encoding import ENCODE_BATCH, EncodeReport
+from retrieval_db.photos import Sources
 from retrieval_db.profiling import Profile, Stage
 from retrieval_db.reading import Prepared, Threads, Wanted
-from retrieval_db.sources import Sources
 
 NAME = "benchmark-pipeline"
 FIT_ON = 400

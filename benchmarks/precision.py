@@ -22,7 +22,7 @@ from benchmarks import study
 from retrieval_db import encoding, metrics
 from retrieval_db.codes import binarize, hamming_distances
 from retrieval_db.encoder import create
-from retrieval_db.sources import Item, Sources
+from retrieval_db.photos import Item, Sources
 
 PRECISIONS = ("float32", "bfloat16")
 

@@ -18,7 +18,7 @@ from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.interchange import replacing
-from retrieval_db.sources import Item, Shard, Sources
+from retrieval_db.photos import Item, Shard, Sources
 
 from .screen import progress_bar
 

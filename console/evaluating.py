@@ -18,9 +18,8 @@ from retrieval_db.errors import UsageError
 from retrieval_db.evaluation import Evaluation
 from retrieval_db.health import Health
 from retrieval_db.interchange import read_npz
-from retrieval_db.labels import FOLDER, label_reader
+from retrieval_db.photos import FOLDER, Sources, label_reader
 from retrieval_db.query_sets import QuerySet
-from retrieval_db.sources import Sources
 from retrieval_db.stages import StageScore
 
 from . import choosing

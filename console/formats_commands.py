@@ -12,7 +12,7 @@ from retrieval_db import exporting, legacy, loading
 from retrieval_db.errors import UsageError
 from retrieval_db.exporting import Restriction
 from retrieval_db.interchange import Labelled, Settings, Source, open_source
-from retrieval_db.labels import stored_label_reader
+from retrieval_db.photos import stored_label_reader
 
 from . import querying, reports
 from .options import DatabaseOption, JsonOption, opened

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retrieval_db import metrics, photos
 from retrieval_db.client import Database
-from retrieval_db.labels import label_reader
+from retrieval_db.photos import label_reader
 from retrieval_db.presentation import Answer
 
 from . import steps

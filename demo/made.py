@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from retrieval_db import metrics
 from retrieval_db.client import Database
-from retrieval_db.labels import label_reader
+from retrieval_db.photos import label_reader
 
 from . import steps
 from .steps import DemoReport, Quality, Say

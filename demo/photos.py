@@ -17,7 +17,7 @@ from retrieval_db.errors import (
     NotEnoughImages,
     UsageError,
 )
-from retrieval_db.sources import Item
+from retrieval_db.photos import Item
 
 from . import steps
 from .steps import DemoReport, Say

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from retrieval_db import codes, metrics, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
-from retrieval_db.encoding import Labels
 from retrieval_db.indexing import IndexReport
+from retrieval_db.photos import Labels
 from retrieval_db.presentation import Answer, write_page, write_sheet
 from retrieval_db.search import Query, SearchResult
 

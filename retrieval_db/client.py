@@ -42,7 +42,6 @@ from .database import (
 )
 from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
-from .encoding import Labels
 from .errors import UsageError
 from .evaluation import Evaluation
 from .exporting import ExportReport, Restriction
@@ -53,9 +52,9 @@ from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
 from .memory import MemorySource
+from .photos import Labels, Shard, Sources
 from .query_sets import QuerySet
 from .search import Metric, Query, SearchResult, SearchSource, Stage
-from .sources import Shard, Sources
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -19,14 +19,12 @@ from .codes import binarize
 from .encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
 from .errors import ImageError
 from .interchange import CodeSet, joined
+from .photos import Item, Labels, Shard
 from .profiling import Profile, Stage
 from .reading import Prepared, Reader, Skipped, Unchanged, Wanted
-from .sources import Item, Shard
 
 # Images that go through the encoder together.
 ENCODE_BATCH = 64
-
-Labels = Callable[[Path], str | None]
 
 
 @dataclass

@@ -15,10 +15,10 @@ from .background import BackgroundWriter
 from .database import Connection, translated
 from .encoders import SQL as ENCODERS
 from .encoders import Encoder, StoredEncoder
-from .encoding import EncodeReport, Labels, counted, encode_items, wanted
+from .encoding import EncodeReport, counted, encode_items, wanted
 from .loading import finish
+from .photos import Item, Labels, Shard
 from .reading import Skipped, Wanted
-from .sources import Item, Shard
 from .sql import queries
 
 SQL = queries("indexing")

@@ -28,8 +28,8 @@ from PIL import Image
 
 from . import photos
 from .errors import ImageError, RetrievalError
+from .photos import Item
 from .profiling import Stage
-from .sources import Item
 
 # Images that a worker reads at a time, and that are read ahead for each worker.
 CHUNK = 8

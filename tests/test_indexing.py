@@ -24,7 +24,7 @@ from retrieval_db import read_npz
 from retrieval_db.background import IN_FLIGHT
 from retrieval_db.encoding import stored_path
 from retrieval_db.errors import ImageError, UsageError
-from retrieval_db.labels import label_reader
+from retrieval_db.photos import label_reader
 from tests import command, example
 
 NAMES = ("b.png", "a.jpg", "shoes/1.png", "shoes/2.png", "hats/1.png")

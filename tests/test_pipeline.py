@@ -27,8 +27,8 @@ from retrieval_db.encoders import Encoder
 from retrieval_db.encoding import EncodeReport, encode_items, wanted
 from retrieval_db.errors import WrongWidth
 from retrieval_db.interchange import CodeSet, joined
+from retrieval_db.photos import Sources
 from retrieval_db.profiling import Profile, Stage
-from retrieval_db.sources import Sources
 from tests import command
 
 COUNT = 150
@@ -188,7 +188,7 @@ class TestReading:
             "from retrieval_db.encoder import create\n"
             "from retrieval_db.encoding import *\n"
             "reading.FEW = 0\n"
-            "from retrieval_db.sources import Sources\n"
+            "from retrieval_db.photos import Sources\n"
             "report = EncodeReport('')\n"
             f"images = wanted(Sources([Path({str(folder)!r})]))\n"
             "found = encode_items(images, create('phash64'), report, processes=True, workers=2)\n"

@@ -14,9 +14,9 @@ import pytest
 
 import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
-from retrieval_db import photos, tars
+from retrieval_db import photos
 from retrieval_db.errors import FormatError, ImageError, UsageError
-from retrieval_db.sources import Shard, Sources
+from retrieval_db.photos import Shard, Sources, tars
 from tests import command, example
 
 

@@ -7,10 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from .encoding import Labels
-from .errors import FormatError
+from ..errors import FormatError
 
 FOLDER = "folder"
+
+# Says the label of an image file; None where it has none.
+Labels = Callable[[Path], str | None]
 
 
 def label_reader(source: str) -> Labels:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from . import photos, tars
-from .errors import FormatError, ImageError, UsageError
+from ..errors import FormatError, ImageError, UsageError
+from . import files, tars
 
 STDIN = Path("-")
 BLOCK = 1 << 16
@@ -52,13 +52,13 @@ class Item:
             ImageError: they cannot be read.
         """
         if self.problem is not None:
-            raise ImageError(f"{photos.printable(self.path)}: {self.problem}")
+            raise ImageError(f"{files.printable(self.path)}: {self.problem}")
         if self.start is None or self.size is None:
-            return photos.content(self.path)
+            return files.content(self.path)
         found = tars.shard_of(str(self.path))
         if found is None:
-            raise ImageError(f"{photos.printable(self.path)}: the shard is gone")
-        return photos.part(Path(found[0]), self.start, self.size)
+            raise ImageError(f"{files.printable(self.path)}: the shard is gone")
+        return files.part(Path(found[0]), self.start, self.size)
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ class Sources:
         if not self.places and not self.lists:
             raise UsageError("Say where: folders, image files, tar shards, or --list FILE.")
         for place in self.places:
-            if not os.path.isdir(place) and not photos.exists(place):
-                raise UsageError(f"There is no file or folder {photos.printable(place)}.")
+            if not os.path.isdir(place) and not files.exists(place):
+                raise UsageError(f"There is no file or folder {files.printable(place)}.")
         if next(iter(self), None) is None:
-            named = ", ".join(photos.printable(place) for place in (*self.places, *self.lists))
+            named = ", ".join(files.printable(place) for place in (*self.places, *self.lists))
             raise UsageError(f"There are no image files in {named}.")
 
     def folders(self) -> list[Path]:
@@ -190,7 +190,7 @@ class Sources:
                         yield base / os.fsdecode(name)
         except OSError as error:
             raise UsageError(
-                f"The list {photos.printable(file)} cannot be read: {error.strerror}."
+                f"The list {files.printable(file)} cannot be read: {error.strerror}."
             ) from error
 
     def _open(self, file: Path) -> BinaryIO:
@@ -210,10 +210,10 @@ class Sources:
 
 def _items(place: Path) -> Iterator[Item]:
     if not (tars.is_shard(place) and place.is_file()):
-        yield from (Item(file) for file in photos.find(place))
+        yield from (Item(file) for file in files.find(place))
         return
     try:
-        for member in tars.members(place, photos.suffixes()):
+        for member in tars.members(place, files.suffixes()):
             yield Item(
                 place / member.name, member.start, member.size, member.label, member.metadata
             )

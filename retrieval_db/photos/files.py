@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ..errors import ImageError, UsageError
 from . import tars
-from .errors import ImageError, UsageError
 
 # What Pillow would also open, but nobody keeps as photos.
 NOT_PHOTOS = {
