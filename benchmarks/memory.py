@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks import databases, study, workloads
 from benchmarks.timing import percentiles, ratio, timed
-from retrieval_db import Query, codes, flat, resident
+from retrieval_db import Query, codes
 from retrieval_db.client import Database
-from retrieval_db.memory import MemorySource
+from retrieval_db.search import MemorySource, flat, resident
 
 BITS = 128
 BATCH = 100

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_db import codes, photos, search
-from retrieval_db.client import Database, query_photo
+from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import ImageError, UnknownImage, UsageError
 from retrieval_db.interchange import read_codes
 from retrieval_db.presentation import Answer
-from retrieval_db.search import Query
+from retrieval_db.search import Query, query_photo
 
 from . import choosing
 

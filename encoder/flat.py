@@ -26,7 +26,7 @@ def has_cuda() -> bool:
 
 
 class TorchIndex:
-    """Brute force on a device; a `retrieval_db.flat.FlatIndex`.
+    """Brute force on a device; a `retrieval_db.search.flat.FlatIndex`.
 
         from retrieval_db.encoder.flat import TorchIndex
 

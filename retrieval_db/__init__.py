@@ -1,15 +1,13 @@
 """Image retrieval inside PostgreSQL: binary hash codes, exact and certified Hamming search."""
 
-from .batch import BatchResult
-from .client import Database, connect, query_photo
+from .client import Database, connect
 from .encoders import Encoder, StoredEncoder
 from .errors import RetrievalError
 from .exporting import ExportReport, Restriction
 from .indexing import IndexReport
 from .interchange import CodeSet, read_npz, write_npz
 from .loading import LoadReport
-from .memory import MemorySource
-from .search import Hit, Query, SearchResult
+from .search import BatchResult, Hit, MemorySource, Query, SearchResult, query_photo
 
 __all__ = [
     "BatchResult",

@@ -14,24 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import (
-    batch,
-    codes,
     duplicates,
     encoders,
     evaluation,
     exporting,
-    flat,
     health,
     indexing,
     layouts,
     legacy,
     loading,
     migration,
-    photos,
     query_sets,
     search,
 )
-from .batch import BatchResult
 from .database import (
     Connection,
     Target,
@@ -51,16 +46,23 @@ from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
-from .memory import MemorySource
 from .photos import Labels, Shard, Sources
 from .query_sets import QuerySet
-from .search import Metric, Query, SearchResult, SearchSource, Stage
+from .search import (
+    BatchResult,
+    MemorySource,
+    Metric,
+    Query,
+    QueryLike,
+    SearchResult,
+    SearchSource,
+    Stage,
+    as_query,
+    flat,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-# What can be looked for: a query, a text (hex, bits, words), four words, or a packed code.
-QueryLike = Query | str | tuple[int, int, int, int] | NDArray[np.uint8]
 
 
 def connect(
@@ -366,7 +368,7 @@ class Database(AbstractContextManager["Database"]):
         max_candidates: int | None = None,
         source: SearchSource = "database",
     ) -> BatchResult:
-        """Find the images nearest to each of many codes; see `batch.search_batch`.
+        """Find the images nearest to each of many codes; see `search.search_batch`.
 
         Args:
             source: `memory` as in `search`.
@@ -381,7 +383,7 @@ class Database(AbstractContextManager["Database"]):
             return self.memory_source(encoder).search_batch(
                 packed, k=k, radius=radius, labels=labels, metadata=metadata
             )
-        return batch.search_batch(
+        return search.search_batch(
             self.connection,
             self.encoder(encoder),
             packed,
@@ -488,34 +490,9 @@ class Database(AbstractContextManager["Database"]):
             return search.query_by_path(self.connection, self.encoder(encoder), path)
 
 
-def query_photo(path: Path | str, encoder: Encoder) -> Query:
-    """Encode a photo to search with.
-
-    Raises:
-        ImageError: it is not a readable image.
-    """
-    path = Path(path)
-    image = encoder.prepare(photos.decode(photos.content(path), path))
-    features, outputs = encoder.encode(image[None])
-    words = codes.words_of(codes.binarize(outputs)[0], encoder.bits)
-    return Query(words, None if features is None else features[0])
-
-
 def _refuse_budget(max_candidates: int | None, max_ms: float | None) -> None:
     if max_candidates is not None or max_ms is not None:
         raise UsageError(
             "A budget (max_candidates, max_ms) is of the database's searches: in memory every "
             "code is compared. Leave it out, or search with source 'database'."
         )
-
-
-def as_query(query: QueryLike, bits: int) -> Query:
-    """A query from any form of a code.
-
-    Raises:
-        InvalidCode, WrongWidth: it is not a code of `bits` bits.
-    """
-    if isinstance(query, Query):
-        return query
-    packed = codes.as_packed(query, bits)
-    return Query(codes.words_of(packed[0], bits))

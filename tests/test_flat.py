@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_db import flat
+from retrieval_db.search import flat
 
 INDEXES: list[flat.Factory] = [flat.NumPyIndex, flat.FaissIndex]
 

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 
 import retrieval_db
-from retrieval_db import Query, codes, flat, loading, migration
+from retrieval_db import Query, codes, loading, migration
 from retrieval_db.client import Database
 from retrieval_db.errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
-from retrieval_db.memory import MemorySource
+from retrieval_db.search import MemorySource, flat
 from tests import example, postgres
 
 
@@ -108,8 +108,8 @@ class TestAnswers:
         assert db.search_batch(asked[:0], source="memory").ids.shape == (0, 10)
 
     def test_pages(self, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("retrieval_db.resident.PAGE", 64)
-        monkeypatch.setattr("retrieval_db.flat.BLOCK", 50)
+        monkeypatch.setattr("retrieval_db.search.resident.PAGE", 64)
+        monkeypatch.setattr("retrieval_db.search.flat.BLOCK", 50)
         items = example.filled(db.connection, "clustered", 64 * 3, 64)
         for query in items.codes[:10]:
             assert_same(db, query, k=30)

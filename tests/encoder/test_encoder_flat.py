@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval_db import flat
+from retrieval_db.search import flat
 
 torch_flat = pytest.importorskip("retrieval_db.encoder.flat", reason="torch is not installed")
 

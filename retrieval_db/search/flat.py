@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import MissingExtra
+from ..errors import MissingExtra
 
 PackedWords = NDArray[np.uint64]
 Rows = NDArray[np.int64]

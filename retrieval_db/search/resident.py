@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import sql
 
-from .codes import WORDS
-from .database import Connection
-from .encoders import StoredEncoder
+from ..codes import WORDS
+from ..database import Connection
+from ..encoders import StoredEncoder
+from ..sql import queries
 from .flat import PackedWords, Rows
-from .sql import queries
 
 SQL = queries("memory")
 

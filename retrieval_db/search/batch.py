@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from . import codes
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import UsageError
-from .search import Metric, Query, check_feature, choose_stage, vector_text
-from .sql import queries
+from .. import codes
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import UsageError
+from ..sql import queries
+from .query import Query, check_feature, vector_text
+from .single import Metric, choose_stage
 
 SQL = queries("search")
 

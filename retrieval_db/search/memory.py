@@ -23,23 +23,16 @@ from numpy.typing import NDArray
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
-from . import codes, flat, resident
+from .. import codes
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
+from ..sql import queries
+from . import flat, resident
 from .batch import NONE, BatchResult
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
+from .query import Query, check_feature, vector_text
 from .resident import ResidentCodes
-from .search import (
-    Hit,
-    Metric,
-    Query,
-    SearchResult,
-    Stage,
-    check_feature,
-    choose_stage,
-    vector_text,
-)
-from .sql import queries
+from .single import Hit, Metric, SearchResult, Stage, choose_stage
 
 SQL = queries("memory")
 
@@ -165,7 +158,7 @@ class MemorySource:
         labels: Sequence[str] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> BatchResult:
-        """Find the images nearest to each of many codes; see `batch.search_batch`."""
+        """Find the images nearest to each of many codes; see `search.search_batch`."""
         wanted = self._packed(codes.to_words(packed, self.encoder.bits))
         _check(k, radius)
 

@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from .codes import Words
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import MissingExtension, UnknownImage, UsageError, WrongWidth
-from .sql import queries
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import MissingExtension, UsageError
+from ..sql import queries
+from .query import Query, check_feature, vector_text
 
 SQL = queries("search")
 
@@ -82,19 +80,6 @@ class SearchResult:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Query:
-    """What is looked for: a code, and for the fine stage a feature.
-
-    Attributes:
-        words: the four words of the code.
-        feature: float32 [D], or None.
-    """
-
-    words: Words
-    feature: NDArray[np.float32] | None = None
-
-
 def search(
     connection: Connection,
     encoder: StoredEncoder,
@@ -158,25 +143,6 @@ def search(
     return _coarse(connection, encoder, parameters)
 
 
-def vector_text(query: Query) -> str:
-    """The query's feature as pgvector reads it."""
-    assert query.feature is not None
-    return "[" + ",".join(map(repr, query.feature.astype(float).tolist())) + "]"
-
-
-def check_feature(encoder: StoredEncoder, query: Query) -> None:
-    """Refuse a query whose feature cannot be compared with the encoder's.
-
-    Raises:
-        WrongWidth: it has another dimension.
-    """
-    if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
-        raise WrongWidth(
-            f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "
-            f"the query's has {len(query.feature)}."
-        )
-
-
 def choose_stage(
     connection: Connection, encoder: StoredEncoder, query: Query, stage: Stage
 ) -> Literal["coarse", "fine"]:
@@ -205,42 +171,6 @@ def choose_stage(
         lacking = "query has no feature" if filled else "images have no features"
         raise UsageError(f"The {lacking}, so there is no fine stage. Use `--stage coarse`.")
     return "fine"
-
-
-def query_by_id(connection: Connection, image_id: int) -> tuple[str, Query]:
-    """The encoder's name, and the code and feature, of a stored image.
-
-    Raises:
-        UnknownImage: there is no such image.
-    """
-    row = connection.execute(SQL["image_by_id"], [image_id]).fetchone()
-    if row is None:
-        raise UnknownImage(f"There is no image with the id {image_id}.")
-    return str(row[1]), _stored_query(connection, row)
-
-
-def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> Query:
-    """The code and feature of a stored image.
-
-    Raises:
-        UnknownImage: there is no such image under this encoder.
-    """
-    row = connection.execute(SQL["image_by_path"], [encoder.id, path]).fetchone()
-    if row is None:
-        raise UnknownImage(
-            f"No image of the encoder {encoder.name!r} has the path {path!r}. Paths are stored "
-            + (f"relative to {encoder.root}." if encoder.root else "absolute.")
-        )
-    return _stored_query(connection, row)
-
-
-def _stored_query(connection: Connection, row: tuple[Any, ...]) -> Query:
-    table = connection.execute("SELECT to_regclass('image_features')").fetchone()
-    feature = None
-    if table is not None and table[0] is not None:
-        found = connection.execute(SQL["feature_of"], [row[0]]).fetchone()
-        feature = None if found is None else np.array(found[0], dtype=np.float32)
-    return Query((row[2], row[3], row[4], row[5]), feature)
 
 
 def _coarse(

@@ -1,0 +1,116 @@
+"""What is looked for: a code, and the feature beside it; from a photo, a stored image, a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import codes, photos
+from ..codes import Words
+from ..database import Connection
+from ..encoders import Encoder, StoredEncoder
+from ..errors import UnknownImage, WrongWidth
+from ..sql import queries
+
+SQL = queries("search")
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for: a code, and for the fine stage a feature.
+
+    Attributes:
+        words: the four words of the code.
+        feature: float32 [D], or None.
+    """
+
+    words: Words
+    feature: NDArray[np.float32] | None = None
+
+
+# What can be looked for: a query, a text (hex, bits, words), four words, or a packed code.
+QueryLike = Query | str | tuple[int, int, int, int] | NDArray[np.uint8]
+
+
+def as_query(query: QueryLike, bits: int) -> Query:
+    """A query from any form of a code.
+
+    Raises:
+        InvalidCode, WrongWidth: it is not a code of `bits` bits.
+    """
+    if isinstance(query, Query):
+        return query
+    packed = codes.as_packed(query, bits)
+    return Query(codes.words_of(packed[0], bits))
+
+
+def query_photo(path: Path | str, encoder: Encoder) -> Query:
+    """Encode a photo to search with.
+
+    Raises:
+        ImageError: it is not a readable image.
+    """
+    path = Path(path)
+    image = encoder.prepare(photos.decode(photos.content(path), path))
+    features, outputs = encoder.encode(image[None])
+    words = codes.words_of(codes.binarize(outputs)[0], encoder.bits)
+    return Query(words, None if features is None else features[0])
+
+
+def query_by_id(connection: Connection, image_id: int) -> tuple[str, Query]:
+    """The encoder's name, and the code and feature, of a stored image.
+
+    Raises:
+        UnknownImage: there is no such image.
+    """
+    row = connection.execute(SQL["image_by_id"], [image_id]).fetchone()
+    if row is None:
+        raise UnknownImage(f"There is no image with the id {image_id}.")
+    return str(row[1]), _stored_query(connection, row)
+
+
+def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> Query:
+    """The code and feature of a stored image.
+
+    Raises:
+        UnknownImage: there is no such image under this encoder.
+    """
+    row = connection.execute(SQL["image_by_path"], [encoder.id, path]).fetchone()
+    if row is None:
+        raise UnknownImage(
+            f"No image of the encoder {encoder.name!r} has the path {path!r}. Paths are stored "
+            + (f"relative to {encoder.root}." if encoder.root else "absolute.")
+        )
+    return _stored_query(connection, row)
+
+
+def _stored_query(connection: Connection, row: tuple[Any, ...]) -> Query:
+    table = connection.execute("SELECT to_regclass('image_features')").fetchone()
+    feature = None
+    if table is not None and table[0] is not None:
+        found = connection.execute(SQL["feature_of"], [row[0]]).fetchone()
+        feature = None if found is None else np.array(found[0], dtype=np.float32)
+    return Query((row[2], row[3], row[4], row[5]), feature)
+
+
+def vector_text(query: Query) -> str:
+    """The query's feature as pgvector reads it."""
+    assert query.feature is not None
+    return "[" + ",".join(map(repr, query.feature.astype(float).tolist())) + "]"
+
+
+def check_feature(encoder: StoredEncoder, query: Query) -> None:
+    """Refuse a query whose feature cannot be compared with the encoder's.
+
+    Raises:
+        WrongWidth: it has another dimension.
+    """
+    if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
+        raise WrongWidth(
+            f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "
+            f"the query's has {len(query.feature)}."
+        )
