@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from benchmarks import study
 from benchmarks.frozen import score
-from retrieval_db import codes, ties
+from retrieval_db import codes
 from retrieval_db.console.screen import progress_bar, progress_bars
 from retrieval_db.encoder import curves, datasets, save_all, training
 from retrieval_db.encoder.heads import fit_itq
@@ -41,7 +41,7 @@ from retrieval_db.encoder.loop import Epoch
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.recipes import Recipe
 from retrieval_db.encoder.watch import Watch
-from retrieval_db.evaluation import by_cosine, by_prediction
+from retrieval_db.evaluation import by_cosine, by_prediction, ties
 
 BITS = (12, 16, 32, 48, 64, 128)
 BLOCK = 1000  # images that are encoded at once

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 
 from benchmarks import clothing_supervised, study
 from benchmarks.search_tables import table
-from retrieval_db import codes, evaluation, metrics, ties
+from retrieval_db import codes, evaluation
 from retrieval_db.console.screen import note
 from retrieval_db.encoder.datasets import Dataset
 from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
+from retrieval_db.evaluation import metrics, ties
 
 NAME = "clothing"
 PAGE = study.ROOT / "docs" / "evaluation.md"

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import clothing, clothing_supervised, frozen, study
-from retrieval_db import CodeSet, codes, connect, stages
+from retrieval_db import CodeSet, codes, connect
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoder.heads import fit_itq
+from retrieval_db.evaluation import QuerySet, StageScore, stages
 from retrieval_db.presentation import write_pools
-from retrieval_db.query_sets import QuerySet
-from retrieval_db.stages import StageScore
 
 BITS = 128
 POOLS = (50, 100, 200, 400, 1000)

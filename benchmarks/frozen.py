@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import study
-from retrieval_db import codes, metrics, ties
+from retrieval_db import codes
 from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
@@ -31,8 +31,7 @@ from retrieval_db.encoder.feature_heads import descended_heads, fitted_head
 from retrieval_db.encoder.features import extract
 from retrieval_db.encoder.methods import METHODS
 from retrieval_db.encoder.recipes import FROZEN
-from retrieval_db.evaluation import by_cosine, by_prediction
-from retrieval_db.ties import Ties
+from retrieval_db.evaluation import Ties, by_cosine, by_prediction, metrics, ties
 
 CACHE = study.ROOT / ".data"
 NAME = "frozen-cifar10"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import codes, evaluation, health, query_sets, ties
+from retrieval_db import codes, evaluation
 from retrieval_db.client import connect
 from retrieval_db.encoders import Encoder
 from retrieval_db.errors import EncoderError, NotEnoughImages, UsageError
-from retrieval_db.evaluation import Evaluation
+from retrieval_db.evaluation import Evaluation, health, query_sets, ties
 
 from . import choosing
 from .choosing import Say

@@ -12,7 +12,7 @@ import typer
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
-from retrieval_db.stages import POOLS
+from retrieval_db.evaluation import POOLS
 
 from . import choosing, data_evaluation, evaluating, scores
 from .evaluating import Report

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_db.evaluation import Evaluation
-from retrieval_db.health import Health
+from retrieval_db.evaluation import Evaluation, Health, StageScore
 from retrieval_db.presentation import write_pools, write_rankings
-from retrieval_db.stages import StageScore
 
 from .evaluating import Report, Scored
 from .screen import note, print_json, print_table

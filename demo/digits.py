@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from retrieval_db import metrics, photos
+from retrieval_db import photos
 from retrieval_db.client import Database
+from retrieval_db.evaluation import metrics
 from retrieval_db.photos import label_reader
 from retrieval_db.presentation import Answer
 

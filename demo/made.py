@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from retrieval_db import metrics
 from retrieval_db.client import Database
+from retrieval_db.evaluation import metrics
 from retrieval_db.photos import label_reader
 
 from . import steps

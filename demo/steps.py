@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db import codes, metrics, photos
+from retrieval_db import codes, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
+from retrieval_db.evaluation import metrics
 from retrieval_db.indexing import IndexReport
 from retrieval_db.photos import Labels
 from retrieval_db.presentation import Answer, write_page, write_sheet

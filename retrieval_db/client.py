@@ -18,13 +18,11 @@ from . import (
     encoders,
     evaluation,
     exporting,
-    health,
     indexing,
     layouts,
     legacy,
     loading,
     migration,
-    query_sets,
     search,
 )
 from .database import (
@@ -38,16 +36,14 @@ from .database import (
 from .duplicates import Group, Pair, Since
 from .encoders import Encoder, StoredEncoder
 from .errors import UsageError
-from .evaluation import Evaluation
+from .evaluation import Evaluation, Health, QuerySet, health, query_sets
 from .exporting import ExportReport, Restriction
-from .health import Health
 from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
 from .photos import Labels, Shard, Sources
-from .query_sets import QuerySet
 from .search import (
     BatchResult,
     MemorySource,

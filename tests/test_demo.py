@@ -13,11 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval_db import CodeSet, codes, connect, demo, encoder, metrics
+from retrieval_db import CodeSet, codes, connect, demo, encoder
 from retrieval_db.client import Database
 from retrieval_db.demo import DemoReport, digits, made, steps
 from retrieval_db.demo import photos as photos_demo
 from retrieval_db.errors import EncoderUnavailable, ImageError, UsageError
+from retrieval_db.evaluation import metrics
 from tests import postgres
 
 

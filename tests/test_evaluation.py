@@ -11,14 +11,13 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db import codes, connect, evaluation, health, loading, query_sets, ties
+from retrieval_db import codes, connect, evaluation, loading
 from retrieval_db.database import Connection
 from retrieval_db.encoders import StoredEncoder, find
 from retrieval_db.errors import EncoderConflict, UsageError
+from retrieval_db.evaluation import QuerySet, Ties, health, query_sets, ties
+from retrieval_db.evaluation.metrics import average_precision
 from retrieval_db.interchange import CodeSet
-from retrieval_db.metrics import average_precision
-from retrieval_db.query_sets import QuerySet
-from retrieval_db.ties import Ties
 from tests.example import code_set, random_codes
 
 BITS = 24

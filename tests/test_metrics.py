@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from retrieval_db import codes, metrics
-from retrieval_db.metrics import Denominator, average_precision, mean, precision_at
-from retrieval_db.ties import Ties, by_label
+from retrieval_db import codes
+from retrieval_db.evaluation import Ties, metrics
+from retrieval_db.evaluation.metrics import Denominator, average_precision, mean, precision_at
+from retrieval_db.evaluation.ties import by_label
 
 BOTH: tuple[Denominator, ...] = ("relevant", "found")
 

@@ -10,13 +10,12 @@ import psycopg
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db import codes, loading, metrics, query_sets, stages
+from retrieval_db import codes, loading
 from retrieval_db.database import Connection
 from retrieval_db.encoders import StoredEncoder, find
 from retrieval_db.errors import UsageError
+from retrieval_db.evaluation import QuerySet, Ties, metrics, query_sets, stages
 from retrieval_db.interchange import CodeSet
-from retrieval_db.query_sets import QuerySet
-from retrieval_db.ties import Ties
 from tests.example import code_set
 
 BITS, ROWS, DIM = 16, 300, 12

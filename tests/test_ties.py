@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db import codes, ties
+from retrieval_db import codes
 from retrieval_db.errors import WrongWidth
-from retrieval_db.ties import Ties
+from retrieval_db.evaluation import Ties, ties
 from tests.example import random_codes
 
 

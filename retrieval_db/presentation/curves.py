@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MissingExtra, UsageError
-from ..evaluation import Evaluation
-from ..stages import StageScore
+from ..evaluation import Evaluation, StageScore
 
 FORMATS = ("png", "svg")
 DPI = 150

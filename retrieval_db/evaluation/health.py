@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codes, layouts
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import UsageError
-from .sql import queries
+from .. import codes, layouts
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import UsageError
+from ..sql import queries
 
 SQL = queries("evaluation")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .codes import check_packed
+from ..codes import check_packed
 
 
 @dataclass(frozen=True)

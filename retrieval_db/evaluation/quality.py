@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import UsageError
 from . import metrics, ties
-from .errors import UsageError
 from .ties import Ties
 
 # Ranks of a precision@k curve: all of the first, then evenly on a logarithmic scale.

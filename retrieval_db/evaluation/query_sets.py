@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from . import codes
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import UsageError
-from .interchange import CodeSet
-from .sql import queries
+from .. import codes
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import UsageError
+from ..interchange import CodeSet
+from ..sql import queries
 from .ties import Ties
 
 SQL = queries("evaluation")

@@ -10,14 +10,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from . import metrics, query_sets, search
-from .codes import WORDS
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import UsageError
+from .. import search
+from ..codes import WORDS
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import UsageError
+from ..search import Query, Stage
+from ..sql import queries
+from . import metrics, query_sets
 from .query_sets import QuerySet
-from .search import Query, Stage
-from .sql import queries
 from .ties import Ties
 
 SQL = queries("evaluation")
