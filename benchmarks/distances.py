@@ -22,8 +22,9 @@ import psycopg
 from numpy.typing import NDArray
 
 from benchmarks import databases, study
-from retrieval_db import CodeSet, codes, copy_format
+from retrieval_db import CodeSet, codes
 from retrieval_db.client import Database
+from retrieval_db.loading import copy_format
 
 DIMENSIONS = 4096
 K = 10

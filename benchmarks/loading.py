@@ -25,9 +25,10 @@ import psutil
 
 from benchmarks import databases, study, workloads
 from benchmarks.timing import ratio
-from retrieval_db import CodeSet, codes, connect, copy_format, encoders
+from retrieval_db import CodeSet, codes, connect, encoders
 from retrieval_db.client import Database
 from retrieval_db.console.screen import note
+from retrieval_db.loading import copy_format
 
 BITS = 128
 NAME = "bench-loading"

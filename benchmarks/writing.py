@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_db import copy_format, encoders, loading
+from retrieval_db import encoders
 from retrieval_db.background import ENOUGH
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.interchange import CodeSet
-from retrieval_db.loading import BATCH, Writer
+from retrieval_db.loading import BATCH, Writer, copy_format
+from retrieval_db.sql import queries
 
 NAME = "benchmark-writer"
 BITS = 128
 DIMENSIONS = 512
+
+SQL = queries("loading")
 
 # Bytes of the COPYs of one transaction: of `images`, and of `image_features`.
 Bytes = tuple[bytes, bytes | None]
@@ -79,14 +82,14 @@ def bare(db: Database, items: CodeSet, size: int) -> float:
         if keys is not None and batch.features is not None:
             feature_bytes = _stream([keys, copy_format.half_vectors(batch.features)])
         ready.append((_stream(columns), feature_bytes))
-    copy_images = loading.SQL["copy_images_with_ids" if with_features else "copy_images"]
+    copy_images = SQL["copy_images_with_ids" if with_features else "copy_images"]
     started = time.perf_counter()
     for image_bytes, feature_bytes in ready:
         with db.connection.transaction(), db.connection.cursor() as cursor:
             with cursor.copy(copy_images) as copy:
                 copy.write(image_bytes)
             if feature_bytes is not None:
-                with cursor.copy(loading.SQL["copy_features"]) as copy:
+                with cursor.copy(SQL["copy_features"]) as copy:
                     copy.write(feature_bytes)
     return time.perf_counter() - started
 

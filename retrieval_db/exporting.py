@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from . import codes, encoders, loading, search
+from . import codes, encoders, search
 from .database import Connection, translated
 from .encoders import StoredEncoder
 from .errors import FormatError, UsageError
 from .interchange import CodeSet, csv_writer, npz_writer, parquet_writer
+from .loading import BATCH, takes_features
 from .search import Query
 from .sql import queries
 
@@ -199,11 +200,11 @@ def _batches(
     counts = connection.execute(SQL["counts"], values).fetchone()
     assert counts is not None
     artifact = encoders.artifact(connection, encoder)
-    dimensions = encoder.feature_dim if features and loading.takes_features(connection) else None
+    dimensions = encoder.feature_dim if features and takes_features(connection) else None
     with connection.cursor("export", binary=True) as cursor:
         cursor.execute(SQL["rows"] if ids is None else SQL["found_rows"], values)
         written = 0
-        while (rows := cursor.fetchmany(loading.BATCH)) or not written:
+        while (rows := cursor.fetchmany(BATCH)) or not written:
             columns = list(zip(*rows, strict=True)) or [()] * 9
             yield CodeSet(
                 codes.from_words(

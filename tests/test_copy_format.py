@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_db import copy_format
+from retrieval_db.loading import copy_format
 from tests import example
 
 TYPES = ("int2", "int4", "int8", "text", "bytea")

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import retrieval_db
-from retrieval_db import CodeSet, Query, codes, loading
+from retrieval_db import CodeSet, Query, codes, exporting
 from retrieval_db.client import Database
 from retrieval_db.errors import FormatError, PermissionDenied, UnknownEncoder, UsageError
 from retrieval_db.exporting import Restriction
@@ -129,7 +129,7 @@ def test_more_rows_than_a_batch(
 ) -> None:
     if kind == "parquet":
         pytest.importorskip("pyarrow")
-    monkeypatch.setattr(loading, "BATCH", 37)
+    monkeypatch.setattr(exporting, "BATCH", 37)
     items = example.filled(db.connection, "clustered", 200, 64)
     seen: list[int] = []
     db.export(tmp_path / f"codes.{kind}", progress=seen.append)
@@ -236,7 +236,7 @@ class TestTransaction:
     def test_rows_that_come_meanwhile_stay_out(
         self, db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "BATCH", 10)
+        monkeypatch.setattr(exporting, "BATCH", 10)
         items = example.filled(db.connection, "uniform", 50, 64)
         changed = False
 

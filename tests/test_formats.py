@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import retrieval_db
-from retrieval_db import CodeSet, codes, loading, write_npz
+from retrieval_db import CodeSet, codes, write_npz
 from retrieval_db.console import formats_commands
 from retrieval_db.errors import (
     FormatError,
@@ -27,6 +27,7 @@ from retrieval_db.errors import (
 )
 from retrieval_db.exporting import WRITERS
 from retrieval_db.interchange import SOURCES, Settings, joined, open_source, parquet, recognised
+from retrieval_db.loading import bulk
 from tests import command, example, old_files
 
 
@@ -384,7 +385,7 @@ class TestCommand:
     def test_an_interrupted_load_is_continued(
         self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "BATCH", 10)
+        monkeypatch.setattr(bulk, "BATCH", 10)
         rows = [(f"{row}.jpg", row, 2, 3, 4) for row in range(45)]
         (tmp_path / "dump").write_bytes(old_files.dump(rows, at_once=7))
 

@@ -17,16 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import retrieval_db
-from retrieval_db import (
-    CodeSet,
-    codes,
-    crew,
-    encoders,
-    layouts,
-    loading,
-    read_npz,
-    write_npz,
-)
+from retrieval_db import CodeSet, codes, encoders, layouts, loading, read_npz, write_npz
 from retrieval_db.database import Connection, open_connection
 from retrieval_db.errors import (
     ConnectionFailed,
@@ -40,6 +31,7 @@ from retrieval_db.errors import (
     WrongWidth,
 )
 from retrieval_db.interchange import replacing
+from retrieval_db.loading import bulk, crew
 from tests import example, postgres
 
 
@@ -253,7 +245,7 @@ class TestRows:
         self, database_url: str, monkeypatch: pytest.MonkeyPatch, features: bool
     ) -> None:
         """The last of equal paths counts, in one batch, across batches and across loads."""
-        monkeypatch.setattr(loading, "BATCH", 10)
+        monkeypatch.setattr(bulk, "BATCH", 10)
         items = complete_set(50)
         names = [f"{row % 7 if row < 25 else row}.jpg" for row in range(50)]
         items = replace(items, paths=names, features=items.features if features else None)
@@ -294,7 +286,7 @@ class TestRows:
             assert set(features_of(db.connection)) == set(items.paths[5:])
 
     def test_progress_counts_rows(self, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "BATCH", 16)
+        monkeypatch.setattr(bulk, "BATCH", 16)
         seen: list[int] = []
         with retrieval_db.connect(database_url) as db:
             db.load(complete_set(), progress=seen.append)
@@ -402,7 +394,7 @@ class TestInterrupted:
     def test_an_exception_between_batches(
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "BATCH", 10)
+        monkeypatch.setattr(bulk, "BATCH", 10)
         items = complete_set()
 
         def stop(rows: int) -> None:
@@ -418,7 +410,7 @@ class TestInterrupted:
     def test_the_server_is_killed(
         self, private_cluster: postgres.Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(loading, "BATCH", 100)
+        monkeypatch.setattr(bulk, "BATCH", 100)
         items = complete_set(450)
         batches = 0
 
@@ -473,7 +465,7 @@ def test_loaders_at_once(
     database_url: str, monkeypatch: pytest.MonkeyPatch, features: bool
 ) -> None:
     """Two clients write the same paths in opposite orders: no error, each path once."""
-    monkeypatch.setattr(loading, "BATCH", 50)
+    monkeypatch.setattr(bulk, "BATCH", 50)
     items = complete_set(600)
     if not features:
         items = replace(items, features=None)
@@ -506,7 +498,7 @@ class TestSideBySide:
 
     @pytest.fixture(autouse=True)
     def small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(loading, "BATCH", 10)
+        monkeypatch.setattr(bulk, "BATCH", 10)
         monkeypatch.setattr(layouts, "BULK", 20)
         monkeypatch.setattr(crew, "workers", lambda: 4)
 

@@ -13,12 +13,13 @@ import numpy as np
 import psycopg
 from numpy.typing import NDArray
 
-from . import codes, copy_format, crew, encoders, layouts
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .errors import FormatError, MissingExtension, UsageError, WrongWidth
-from .interchange import CodeSet, Held, Source
-from .sql import queries
+from .. import codes, encoders, layouts
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..errors import FormatError, MissingExtension, UsageError, WrongWidth
+from ..interchange import CodeSet, Held, Source
+from ..sql import queries
+from . import copy_format, crew
 
 SQL = queries("loading")
 

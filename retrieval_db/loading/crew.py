@@ -14,10 +14,10 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
-from .database import Connection, open_connection
-from .errors import ConnectionFailed
-from .interchange import CodeSet
-from .sql import queries
+from ..database import Connection, open_connection
+from ..errors import ConnectionFailed
+from ..interchange import CodeSet
+from ..sql import queries
 
 SQL = queries("loading")
 

@@ -1,0 +1,5 @@
+"""Codes into the tables: by binary COPY, in whole batches, over several connections at once."""
+
+from .bulk import BATCH, LoadReport, Survey, Writer, finish, load, survey, takes_features
+
+__all__ = ["BATCH", "LoadReport", "Survey", "Writer", "finish", "load", "survey", "takes_features"]
