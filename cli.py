@@ -61,9 +61,9 @@ from retrieval_db.console.options import (
 from retrieval_db.console.screen import check_writable, note, progress_bar
 from retrieval_db.database import resolve
 from retrieval_db.duplicates import default_radius
-from retrieval_db.encoding import encode_all
 from retrieval_db.interchange import write_npz
 from retrieval_db.photos import Shard, Sources, label_reader
+from retrieval_db.pipeline import encode_all
 
 app = typer.Typer(
     cls=Commands,

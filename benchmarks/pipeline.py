@@ -30,15 +30,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks import databases, plain, study, writing
-from retrieval_db import encoding, photos, reading
+from retrieval_db import photos
 from retrieval_db.client import Database
 from retrieval_db.console.screen import note
 from retrieval_db.encoder import PerceptualHash, create
 from retrieval_db.encoders import Encoder, StreamEncoder
-from retrieval_db.encoding import ENCODE_BATCH, EncodeReport
 from retrieval_db.photos import Sources
-from retrieval_db.profiling import Profile, Stage
-from retrieval_db.reading import Prepared, Threads, Wanted
+from retrieval_db.pipeline import EncodeReport, Profile, Stage, encoding, reading
+from retrieval_db.pipeline.encoding import ENCODE_BATCH
+from retrieval_db.pipeline.reading import Prepared, Threads, Wanted
 
 NAME = "benchmark-pipeline"
 FIT_ON = 400

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from retrieval_db import codes, photos
 from retrieval_db.client import Database
-from retrieval_db.encoding import ENCODE_BATCH
+from retrieval_db.pipeline.encoding import ENCODE_BATCH
 from retrieval_db.search import Query, vector_text
 
 TABLES = """

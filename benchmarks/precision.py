@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import study
-from retrieval_db import encoding
 from retrieval_db.codes import binarize, hamming_distances
 from retrieval_db.encoder import create
 from retrieval_db.evaluation import metrics
 from retrieval_db.photos import Item, Sources
+from retrieval_db.pipeline import encoding
 
 PRECISIONS = ("float32", "bfloat16")
 

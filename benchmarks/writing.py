@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from retrieval_db import encoders
-from retrieval_db.background import ENOUGH
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.interchange import CodeSet
 from retrieval_db.loading import BATCH, Writer, copy_format
+from retrieval_db.pipeline.background import ENOUGH
 from retrieval_db.sql import queries
 
 NAME = "benchmark-writer"

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from retrieval_db import encoders, encoding, photos
+from retrieval_db import encoders, photos
 from retrieval_db.client import Database, connect
 from retrieval_db.database import ENVIRONMENT
 from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.interchange import replacing
 from retrieval_db.photos import Item, Shard, Sources
+from retrieval_db.pipeline import encoding
 from retrieval_db.search import flat
 
 from .screen import progress_bar

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from retrieval_db import encoders
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
-from retrieval_db.encoding import encode_all
 from retrieval_db.errors import UsageError
 from retrieval_db.evaluation import Evaluation, Health, QuerySet, StageScore, query_sets, stages
 from retrieval_db.interchange import read_npz
 from retrieval_db.photos import FOLDER, Sources, label_reader
+from retrieval_db.pipeline import encode_all
 
 from . import choosing
 from .choosing import Say

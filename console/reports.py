@@ -10,11 +10,10 @@ from retrieval_db.codes import to_hex
 from retrieval_db.database import Connection, Target
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.exporting import ExportReport
-from retrieval_db.indexing import IndexReport
 from retrieval_db.info import Info
 from retrieval_db.layouts import TuneReport
 from retrieval_db.loading import LoadReport, Survey
-from retrieval_db.profiling import Profile
+from retrieval_db.pipeline import IndexReport, Profile
 from retrieval_db.server import ServerStatus
 
 from .screen import note, note_all, print_json, print_table, size

@@ -9,7 +9,6 @@ from pathlib import Path
 from retrieval_db import photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
-from retrieval_db.encoding import extract_features
 from retrieval_db.errors import (
     EncoderUnavailable,
     ImageError,
@@ -18,6 +17,7 @@ from retrieval_db.errors import (
     UsageError,
 )
 from retrieval_db.photos import Item
+from retrieval_db.pipeline import extract_features
 
 from . import steps
 from .steps import DemoReport, Say

@@ -15,8 +15,8 @@ from retrieval_db import codes, photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
 from retrieval_db.evaluation import metrics
-from retrieval_db.indexing import IndexReport
 from retrieval_db.photos import Labels
+from retrieval_db.pipeline import IndexReport
 from retrieval_db.presentation import Answer, write_page, write_sheet
 from retrieval_db.search import Query, SearchResult
 

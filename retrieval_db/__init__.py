@@ -4,9 +4,9 @@ from .client import Database, connect
 from .encoders import Encoder, StoredEncoder
 from .errors import RetrievalError
 from .exporting import ExportReport, Restriction
-from .indexing import IndexReport
 from .interchange import CodeSet, read_npz, write_npz
 from .loading import LoadReport
+from .pipeline import IndexReport
 from .search import BatchResult, Hit, MemorySource, Query, SearchResult, query_photo
 
 __all__ = [

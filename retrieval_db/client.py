@@ -18,7 +18,6 @@ from . import (
     encoders,
     evaluation,
     exporting,
-    indexing,
     layouts,
     legacy,
     loading,
@@ -38,12 +37,12 @@ from .encoders import Encoder, StoredEncoder
 from .errors import UsageError
 from .evaluation import Evaluation, Health, QuerySet, health, query_sets
 from .exporting import ExportReport, Restriction
-from .indexing import IndexReport
 from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
 from .photos import Labels, Shard, Sources
+from .pipeline import IndexReport, indexing
 from .search import (
     BatchResult,
     MemorySource,
@@ -287,9 +286,7 @@ class Database(AbstractContextManager["Database"]):
 
     def files(self, encoder: StoredEncoder) -> dict[Path, str | None]:
         """The image files of an encoder, wherever they are, with their labels."""
-        with translated(self.connection):
-            rows = self.connection.execute(indexing.SQL["files"], [encoder.id]).fetchall()
-        return {Path(encoder.root or "", path): label for path, label in rows}
+        return indexing.stored_files(self.connection, encoder)
 
     def search(
         self,

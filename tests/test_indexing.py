@@ -21,10 +21,10 @@ from PIL import Image
 import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
 from retrieval_db import read_npz
-from retrieval_db.background import IN_FLIGHT
-from retrieval_db.encoding import stored_path
 from retrieval_db.errors import ImageError, UsageError
 from retrieval_db.photos import label_reader
+from retrieval_db.pipeline.background import IN_FLIGHT
+from retrieval_db.pipeline.encoding import stored_path
 from tests import command, example
 
 NAMES = ("b.png", "a.jpg", "shoes/1.png", "shoes/2.png", "hats/1.png")

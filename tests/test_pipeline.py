@@ -18,17 +18,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import retrieval_db
-from retrieval_db import background, encoding, photos, reading
 from retrieval_db import encoder as encoders_of_photos
-from retrieval_db.background import BackgroundWriter
+from retrieval_db import photos
 from retrieval_db.codes import binarize
 from retrieval_db.database import open_connection
 from retrieval_db.encoders import Encoder
-from retrieval_db.encoding import EncodeReport, encode_items, wanted
 from retrieval_db.errors import WrongWidth
 from retrieval_db.interchange import CodeSet, joined
 from retrieval_db.photos import Sources
-from retrieval_db.profiling import Profile, Stage
+from retrieval_db.pipeline import (
+    EncodeReport,
+    Profile,
+    Stage,
+    background,
+    encode_items,
+    encoding,
+    reading,
+)
+from retrieval_db.pipeline.background import BackgroundWriter
+from retrieval_db.pipeline.encoding import wanted
 from tests import command
 
 COUNT = 150
@@ -184,9 +192,9 @@ class TestReading:
         script = tmp_path / "script.py"
         script.write_text(
             "from pathlib import Path\n"
-            "from retrieval_db import reading\n"
+            "from retrieval_db.pipeline import reading\n"
             "from retrieval_db.encoder import create\n"
-            "from retrieval_db.encoding import *\n"
+            "from retrieval_db.pipeline.encoding import *\n"
             "reading.FEW = 0\n"
             "from retrieval_db.photos import Sources\n"
             "report = EncodeReport('')\n"
@@ -204,9 +212,9 @@ class TestReading:
         script.write_text(
             "import sys, time\n"
             "from PIL import Image\n"
-            "from retrieval_db import reading\n"
+            "from retrieval_db.pipeline import reading\n"
             "from retrieval_db.encoder import create\n"
-            "from retrieval_db.profiling import Stage\n"
+            "from retrieval_db.pipeline import Stage\n"
             "reading.FEW = 0\n"
             "reader = reading.Processes(create('phash64').preparer, Stage(''), Stage(''))\n"
             "reader([])\n"

@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from . import photos
+from .. import photos
+from ..database import Connection, translated
+from ..encoders import SQL as ENCODERS
+from ..encoders import Encoder, StoredEncoder
+from ..loading import finish
+from ..photos import Item, Labels, Shard
+from ..sql import queries
 from .background import BackgroundWriter
-from .database import Connection, translated
-from .encoders import SQL as ENCODERS
-from .encoders import Encoder, StoredEncoder
 from .encoding import EncodeReport, counted, encode_items, wanted
-from .loading import finish
-from .photos import Item, Labels, Shard
 from .reading import Skipped, Wanted
-from .sql import queries
 
 SQL = queries("indexing")
 
@@ -81,7 +81,7 @@ def index(
         shard: take only these images.
         prune: delete the rows under `folders` whose files are gone.
         features: whether to store features, where there are any.
-        workers, processes: as in `encoding.encode_items`.
+        workers, processes: as in `encode_items`.
         progress: called with the number of files since the last call.
 
     Raises:
@@ -119,6 +119,13 @@ def index(
         finish(connection, stored, report.inserted + report.updated)
     report.seconds = time.perf_counter() - started
     return report
+
+
+def stored_files(connection: Connection, stored: StoredEncoder) -> dict[Path, str | None]:
+    """The image files of an encoder, wherever they are, with their labels."""
+    with translated(connection):
+        rows = connection.execute(SQL["files"], [stored.id]).fetchall()
+    return {Path(stored.root or "", path): label for path, label in rows}
 
 
 class _Known:

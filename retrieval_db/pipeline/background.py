@@ -10,10 +10,10 @@ from types import TracebackType
 
 import psycopg
 
-from .database import Connection, translated
-from .encoders import StoredEncoder
-from .interchange import CodeSet, joined
-from .loading import Writer, crew
+from ..database import Connection, translated
+from ..encoders import StoredEncoder
+from ..interchange import CodeSet, joined
+from ..loading import Writer, crew
 from .profiling import Stage
 
 # Images that are encoded and not yet committed: what an interruption loses at most. Half of

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import photos, reading
-from .codes import binarize
-from .encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
-from .errors import ImageError
-from .interchange import CodeSet, joined
-from .photos import Item, Labels, Shard
+from .. import photos
+from ..codes import binarize
+from ..encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
+from ..errors import ImageError
+from ..interchange import CodeSet, joined
+from ..photos import Item, Labels, Shard
+from . import reading
 from .profiling import Profile, Stage
 from .reading import Prepared, Reader, Skipped, Unchanged, Wanted
 

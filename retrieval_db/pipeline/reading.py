@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from . import photos
-from .errors import ImageError, RetrievalError
-from .photos import Item
+from .. import photos
+from ..errors import ImageError, RetrievalError
+from ..photos import Item
 from .profiling import Stage
 
 # Images that a worker reads at a time, and that are read ahead for each worker.
@@ -239,7 +239,7 @@ class Processes:
 
 START = (
     "import sys, pickle; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from retrieval_db.reading import serve; serve()"
+    f"from {__name__} import serve; serve()"
 )
 
 
