@@ -13,6 +13,7 @@ from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.interchange import CodeSet
 from retrieval_db.loading import BATCH, Writer, copy_format
+from retrieval_db.loading.columns import image_columns
 from retrieval_db.pipeline.background import ENOUGH
 from retrieval_db.sql import queries
 
@@ -71,7 +72,7 @@ def bare(db: Database, items: CodeSet, size: int) -> float:
     ready: list[Bytes] = []
     for start in range(0, len(items), size):
         batch = items.take(slice(start, start + size))
-        columns = Writer(db.connection, stored)._columns(batch)
+        columns = image_columns(stored, batch)
         keys = None
         if batch.features is not None:
             # Ids that the sequence does not give, so that nothing has to be asked for.

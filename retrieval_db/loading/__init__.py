@@ -1,5 +1,6 @@
 """Codes into the tables: by binary COPY, in whole batches, over several connections at once."""
 
-from .bulk import BATCH, LoadReport, Survey, Writer, finish, load, survey, takes_features
+from .bulk import BATCH, LoadReport, Survey, finish, load, survey
+from .writer import Writer, takes_features
 
 __all__ = ["BATCH", "LoadReport", "Survey", "Writer", "finish", "load", "survey", "takes_features"]
