@@ -1,9 +1,6 @@
-"""The embedded PostgreSQL: its programs, its data directories, its settings, and the server."""
+"""The embedded PostgreSQL: its programs, its home folder, its data directories, the server."""
 
-from .embedded import Server, ServerStatus, default_home
+from .embedded import Server, ServerStatus
+from .home import default_home
 
-__all__ = [
-    "Server",
-    "ServerStatus",
-    "default_home",
-]
+__all__ = ["Server", "ServerStatus", "default_home"]

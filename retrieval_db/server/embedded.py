@@ -1,53 +1,26 @@
 """The embedded PostgreSQL: a server of one's own, in a folder, that starts by itself.
 
-A home folder holds everything:
-
-    data-18/        the data directory, named after PostgreSQL's major version
-    socket/         the Unix socket; only the server's account can enter
-    settings.conf   sized to the machine, rewritten at every start
-    postgres.log    what the server says
-    lock            held by the command that starts, stops or upgrades
-    running         held (flock) by the server's processes for as long as there is one
-
-The server listens on no network address. Whoever can enter `socket/` is trusted, and that is
-the account that owns the data, and root. It keeps running until `Server.stop`.
+The server listens on no network address. Whoever can enter its home's `socket/` is trusted, and
+that is the account that owns the data, and root. It keeps running until `Server.stop`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import socket
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import platformdirs
-from filelock import FileLock, Timeout
-
 from ..errors import ServerError
 from . import installation, sizing
-from .cluster import PATIENCE, SUPERUSER, Cluster, Notify, Postmaster
+from .cluster import SUPERUSER, Cluster, Notify, Postmaster
+from .home import Home, default_home, remove_socket_dir
 from .installation import Account, Installation, run
 
 DATABASE = "retrieval"
-PORT = 5432
-"""Part of the socket's name only."""
-
-
-def default_home() -> Path:
-    """Where the embedded PostgreSQL lives: RETRIEVAL_DB_HOME, or the user's data folder."""
-    if home := os.environ.get("RETRIEVAL_DB_HOME"):
-        return Path(home).expanduser()
-    if sys.platform != "win32" and os.geteuid() == 0:
-        # Not below /root: the server's account must be able to get there.
-        return Path("/var/lib/retrieval-db")
-    return platformdirs.user_data_path("retrieval-db", appauthor=False)
 
 
 def to_stderr(message: str) -> None:
@@ -97,10 +70,19 @@ class Server:
     def __init__(
         self, home: Path | None = None, *, major: int | None = None, notify: Notify = to_stderr
     ) -> None:
-        self.home = (home or default_home()).expanduser().resolve()
-        self.log = self.home / "postgres.log"
+        self._home = Home((home or default_home()).expanduser().resolve(), notify)
         self._major = major
         self._notify = notify
+
+    @property
+    def home(self) -> Path:
+        """The folder of everything."""
+        return self._home.path
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self._home.log
 
     def status(self) -> ServerStatus:
         """Look, and change nothing.
@@ -109,8 +91,8 @@ class Server:
             ServerError: no PostgreSQL is installed, or the folder is another user's.
         """
         installed = self._installation()
-        majors = self._data_majors()
-        cluster = self._cluster(majors[-1] if majors else installed.major)
+        majors = self._home.majors()
+        cluster = self._home.cluster(majors[-1] if majors else installed.major)
         found = cluster.postmaster()
         ready = found is not None and found.is_ready
         return ServerStatus(
@@ -159,13 +141,13 @@ class Server:
         """
         if self._ready():
             return
-        account = self._prepare_home()
-        with self._locked(account):
+        account = self._home.prepare()
+        with self._home.locked(account):
             if self._ready():
                 return
             self._refuse_other_major()
             programs = installation.readable(self._installation(), account, self.home)
-            cluster = self._cluster(programs.major)
+            cluster = self._home.cluster(programs.major)
             if not cluster.path.exists():
                 self._notify(f"Creating a PostgreSQL {programs.version} database in {self.home}")
                 with cluster.created(programs, account) as new:
@@ -181,10 +163,10 @@ class Server:
         Raises:
             ServerError: the server belongs to another user.
         """
-        for cluster in map(self._cluster, self._data_majors()):
+        for cluster in map(self._home.cluster, self._home.majors()):
             if cluster.postmaster() is not None:
-                account = self._account()
-                with self._locked(account):
+                account = self._home.account()
+                with self._home.locked(account):
                     self._halt(cluster, account)
 
     def upgrade(self) -> Path | None:
@@ -199,10 +181,10 @@ class Server:
         Raises:
             ServerError: it cannot; the old data are untouched.
         """
-        account = self._prepare_home()
         major = self._installation().major
-        with self._locked(account):
-            majors = self._data_majors()
+        account = self._home.prepare()
+        with self._home.locked(account):
+            majors = self._home.majors()
             old = majors[-1] if majors and majors[-1] < major else None
             extensions = self._convert(old, major, account) if old is not None else ""
         self.start()
@@ -213,9 +195,9 @@ class Server:
         url = self.url("postgres")
         run([psql, "--no-psqlrc", url], account, self.home, stdin=extensions)
         run([vacuumdb, "--all", "--analyze-only", "--maintenance-db", url], account, self.home)
-        return self._cluster(old).path
+        return self._home.cluster(old).path
 
-    # The folder
+    # What is installed, and what it finds
 
     def _installation(self, major: int | None = None) -> Installation:
         found = installation.installations()
@@ -228,19 +210,12 @@ class Server:
             )
         return found[major]
 
-    def _cluster(self, major: int) -> Cluster:
-        return Cluster(self.home / f"data-{major}")
-
-    def _data_majors(self) -> list[int]:
-        names = (path.name.removeprefix("data-") for path in self.home.glob("data-*"))
-        return sorted(int(name) for name in names if name.isdecimal())
-
     def _ready(self) -> Postmaster | None:
-        found = self._cluster(self._installation().major).postmaster()
+        found = self._home.cluster(self._installation().major).postmaster()
         return found if found is not None and found.is_ready else None
 
     def _refuse_other_major(self) -> None:
-        major, majors = self._installation().major, self._data_majors()
+        major, majors = self._installation().major, self._home.majors()
         if not majors or majors[-1] == major:
             return
         if majors[-1] < major:
@@ -256,67 +231,6 @@ class Server:
             f"PostgreSQL {major}. {cure}"
         )
 
-    def _account(self) -> Account:
-        """The account that owns the data, or will."""
-        me = os.geteuid()
-        owners = [self._cluster(major).path.stat().st_uid for major in self._data_majors()]
-        if me != 0:
-            if owners and owners[-1] != me:
-                name = installation.account_of(owners[-1]).name
-                raise ServerError(
-                    f"The database in {self.home} belongs to the user {name}. Choose another "
-                    "folder with RETRIEVAL_DB_HOME, or name a database with --database."
-                )
-            return installation.account_of(me)
-        owner = owners[-1] if owners else self.home.stat().st_uid
-        return installation.account_of(owner) if owner else installation.server_account()
-
-    def _prepare_home(self) -> Account:
-        self._installation()  # first, because without it no folder is needed
-        try:
-            if not self.home.exists():
-                self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-                if os.geteuid() == 0:
-                    self.home.chmod(0o755)
-            if not self.home.is_dir():
-                raise NotADirectoryError(20, "it is not a folder")
-            if not os.access(self.home, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(13, "it cannot be written")
-        except OSError as error:
-            raise ServerError(
-                f"The folder {self.home} cannot be used for the embedded PostgreSQL: "
-                f"{error.strerror}. Choose another one with RETRIEVAL_DB_HOME, or name a "
-                "database of your own with --database."
-            ) from error
-        account = self._account()
-        if not account.may_enter(self.home):
-            raise ServerError(
-                f"PostgreSQL does not run as root but as the user {account.name}, who cannot "
-                f"enter {self.home}. Choose a folder with RETRIEVAL_DB_HOME that this user can "
-                "reach, such as /var/lib/retrieval-db."
-            )
-        return account
-
-    @contextlib.contextmanager
-    def _locked(self, account: Account) -> Iterator[None]:
-        lock = FileLock(self.home / "lock")
-        while True:
-            try:
-                lock.acquire(timeout=PATIENCE)
-                break
-            except Timeout:
-                self._notify("Another command starts or stops the database; waiting for it")
-            except OSError as error:
-                raise ServerError(
-                    f"The folder {self.home} cannot be locked: {error}. "
-                    "Choose another one with RETRIEVAL_DB_HOME."
-                ) from error
-        try:
-            account.give(self.home / "lock")
-            yield
-        finally:
-            lock.release()
-
     # Inside the lock
 
     def _launch(self, cluster: Cluster, programs: Installation, account: Account) -> None:
@@ -327,21 +241,21 @@ class Server:
             return
         self._halt(cluster, account)
         cluster.end_leftovers()
-        running = self._hold_running(account)
+        running = self._home.hold_running(account)
         try:
             crashed = cluster.forget_postmaster()
             if crashed is not None:
-                _remove_socket_dir(crashed.socket_dir, account)
+                remove_socket_dir(crashed.socket_dir, account)
             if self.log.exists() and self.log.stat().st_size > 10 * sizing.MB:
                 self.log.replace(self.log.with_name("postgres.log.1"))
-            socket_dir = self._socket_dir(account)
-            self._write_settings(socket_dir, account)
+            socket_dir = self._home.socket_dir(account)
+            self._home.write_settings(socket_dir, account)
             try:
                 cluster.start(
                     programs, account, log=self.log, inherited=[running], notify=self._notify
                 )
             except ServerError:
-                _remove_socket_dir(socket_dir, account)
+                remove_socket_dir(socket_dir, account)
                 raise
         finally:
             os.close(running)
@@ -350,84 +264,11 @@ class Server:
         found = cluster.postmaster()
         if found is not None:
             cluster.stop(self._notify)
-            _remove_socket_dir(found.socket_dir, account)
-
-    def _write_settings(self, socket_dir: Path, account: Account) -> None:
-        folder = str(socket_dir).replace('"', '""')
-        values = {
-            "listen_addresses": "",
-            "port": str(PORT),
-            "unix_socket_directories": f'"{folder}"',
-            "unix_socket_permissions": "0700",
-            "log_line_prefix": "%m [%p] ",
-        } | sizing.settings(sizing.Machine.here(self.home))
-        text = sizing.text(
-            values,
-            "Written at every start of the embedded PostgreSQL, for this machine.\n"
-            "Your own settings: ALTER SYSTEM SET …, which wins over this file.",
-        )
-        partial = self.home / "settings.conf.partial"
-        partial.write_bytes(os.fsencode(text))
-        account.give(partial)
-        partial.replace(self.home / "settings.conf")
-
-    def _socket_dir(self, account: Account) -> Path:
-        """Where the socket goes: in the home, or in a temporary folder if that cannot be.
-
-        A socket's path has at most 107 bytes, some file systems have no sockets, and libpq
-        splits a host at commas. The server's pid file tells every client which folder it is.
-        """
-        folder = self.home / "socket"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        account.give(folder)
-        for stale in folder.glob(".s.PGSQL.*"):
-            stale.unlink()  # of a crashed server, whose pid may be another program's now
-        if not {",", "\n"} & set(str(folder)) and _takes_sockets(folder):
-            return folder
-        return self._temporary_socket_dir(account)
-
-    def _temporary_socket_dir(self, account: Account) -> Path:
-        for place in (tempfile.gettempdir(), "/tmp"):
-            if account.may_enter(Path(place)):
-                folder = Path(tempfile.mkdtemp(prefix="retrieval-db-", dir=place))
-                account.give(folder)
-                if _takes_sockets(folder):
-                    return folder
-                folder.rmdir()
-        raise ServerError(
-            f"There is no place for the database's socket, neither in {self.home} nor in a "
-            "temporary folder. Choose another folder with RETRIEVAL_DB_HOME."
-        )
-
-    def _hold_running(self, account: Account) -> int:
-        """A lock that the server's processes inherit and hold for as long as they live.
-
-        It shows a server that no pid can: one in another container, on the same folder.
-        """
-        import fcntl  # not on Windows
-
-        file = os.open(self.home / "running", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        account.give(file)
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return file
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    os.close(file)
-                    raise ServerError(
-                        f"The database in {self.home} is in use by a server that cannot be seen "
-                        "from here; it may run in another container. Stop it there, or choose "
-                        "another folder with RETRIEVAL_DB_HOME."
-                    ) from None
-                time.sleep(0.05)
-            except OSError:
-                return file  # a file system without locks; PostgreSQL's own checks remain
+            remove_socket_dir(found.socket_dir, account)
 
     def _convert(self, old_major: int, new_major: int, account: Account) -> str:
         """Make a new data directory of an old one; returns SQL that brings extensions up to it."""
-        old = self._cluster(old_major)
+        old = self._home.cluster(old_major)
         free, needed = shutil.disk_usage(self.home).free, old.size() + 200 * sizing.MB
         if free < needed:
             raise ServerError(
@@ -443,9 +284,9 @@ class Server:
         checksums = old.has_checksums(before, account)
         work = Path(tempfile.mkdtemp(prefix="upgrade-", dir=self.home))
         account.give(work)
-        socket_dir = self._temporary_socket_dir(account)
+        socket_dir = self._home.temporary_socket_dir(account)
         try:
-            with self._cluster(new_major).created(after, account, checksums=checksums) as new:
+            with self._home.cluster(new_major).created(after, account, checksums=checksums) as new:
                 # Relative paths, because pg_upgrade puts them on a shell's command line.
                 command = [str(after.program("pg_upgrade")), "--username", SUPERUSER]
                 command += ["--old-datadir", f"../{old.path.name}"]
@@ -458,22 +299,4 @@ class Server:
             return script.read_text() if script.exists() else ""
         finally:
             shutil.rmtree(work, ignore_errors=True)
-            _remove_socket_dir(socket_dir, account)
-
-
-def _takes_sockets(folder: Path) -> bool:
-    probe = folder / ".s.PGSQL.test"  # as long as the real name
-    try:
-        with socket.socket(socket.AF_UNIX) as unix:
-            unix.bind(os.fsencode(probe))
-    except OSError:
-        return False
-    probe.unlink()
-    return True
-
-
-def _remove_socket_dir(folder: Path, account: Account) -> None:
-    """Remove a temporary folder that a server's socket was in."""
-    with contextlib.suppress(OSError):
-        if folder.name.startswith("retrieval-db-") and folder.lstat().st_uid == account.uid:
-            shutil.rmtree(folder)
+            remove_socket_dir(socket_dir, account)
