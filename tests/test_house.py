@@ -15,6 +15,18 @@ from tests.conftest import ROOT
 LINKED = ("encoder", "console", "demo", "migrations", "cli")
 TORCH = {"torch", "torchvision", "safetensors", "sklearn"}
 
+# The rooms of the core, from the ground up: each imports only from the floors below its own.
+FLOORS = (
+    {"errors", "sql"},
+    {"codes", "photos", "server"},
+    {"database", "interchange", "schema"},
+    {"encoders", "migration"},
+    {"duplicates", "info", "layouts", "legacy", "search"},
+    {"evaluation", "loading"},
+    {"exporting", "pipeline", "presentation"},
+    {"client"},
+)
+
 
 def place_of(file: Path) -> str:
     return str(file.relative_to(ROOT))
@@ -69,6 +81,23 @@ def test_the_core_knows_no_torch_and_no_other_room(file: Path) -> None:
     assert not packages_of(file) & TORCH
     assert not rooms_of(file) & set(LINKED)
     assert not packages_of(file) & {*LINKED, "tests", "benchmarks"}
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(ROOT / "retrieval_db").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("floor", range(len(FLOORS)))
+def test_a_room_stands_on_those_below_it(floor: int) -> None:
+    below = {f"retrieval_db.{room}" for rooms in FLOORS[:floor] for room in rooms}
+    for file in modules("retrieval_db"):
+        if room_of(file) in FLOORS[floor]:
+            assert rooms_of(file) <= {*below, f"retrieval_db.{room_of(file)}"}, file
+
+
+def test_every_room_has_its_floor() -> None:
+    there = {room_of(file) for file in modules("retrieval_db")} - {"__init__"}
+    assert sorted(there) == sorted(room for rooms in FLOORS for room in rooms)
 
 
 @pytest.mark.parametrize("file", modules("encoder"), ids=place_of)
