@@ -16,6 +16,7 @@ from benchmarks import study
 from retrieval_db import connect, photos, query_photo
 from retrieval_db.client import Database
 from retrieval_db.console.choosing import Settings, for_indexing
+from retrieval_db.console.groups import Network
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoders import Encoder
 from retrieval_db.photos import Sources, label_reader
@@ -30,10 +31,12 @@ def build(db: Database) -> Encoder:
     settings = Settings(
         spec="itq128",
         name=NAME,
-        weights=data / "backbones" / "mobilenet_v2_imagenet.safetensors",
-        input_size=225,
-        mean="0.5",
-        std="0.5",
+        network=Network(
+            weights=data / "backbones" / "mobilenet_v2_imagenet.safetensors",
+            input_size=225,
+            mean="0.5",
+            std="0.5",
+        ),
     )
     encoder = for_indexing(db, images, settings, say=note)
     with progress_bar("Indexing", images.count()) as advance:

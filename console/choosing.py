@@ -7,7 +7,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +22,7 @@ from retrieval_db.photos import Item, Shard, Sources
 from retrieval_db.pipeline import encoding
 from retrieval_db.search import flat
 
+from .groups import Network
 from .screen import progress_bar
 
 if TYPE_CHECKING:
@@ -41,11 +42,7 @@ class Settings:
     """What the user said of the encoder; see the options of `retrieval-db index`."""
 
     spec: str | None = None
-    backbone: str | None = None
-    weights: Path | None = None
-    input_size: int | None = None
-    mean: str | None = None
-    std: str | None = None
+    network: Network = field(default_factory=Network)
     bits: int | None = None
     name: str | None = None
     device: str = "auto"
@@ -75,7 +72,7 @@ def for_indexing(
             stored = {encoder.name: encoder for encoder in db.encoders()}
     check_asked(stored[name], settings)
     say(f"Using the stored encoder {name!r}, as it was first fitted.")
-    return from_database(db, stored[name], settings.weights, settings.device)
+    return from_database(db, stored[name], settings.network.weights, settings.device)
 
 
 def wanted_name(settings: Settings) -> str:
@@ -108,7 +105,7 @@ def check_asked(stored: StoredEncoder, settings: Settings) -> None:
     backbone = network.get("name") if isinstance(network, dict) else None
     for option, asked, has in (
         ("--bits", settings.bits, stored.bits),
-        ("--backbone", settings.backbone, backbone),
+        ("--backbone", settings.network.backbone, backbone),
         ("--precision", precision(settings), stored.config.get("precision")),
     ):
         if asked is not None and asked != has:
@@ -171,7 +168,7 @@ def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
             settings.spec or "",
             settings.name,
             bits=settings.bits,
-            weights=settings.weights,
+            weights=settings.network.weights,
             device=settings.device,
         )
     return unfitted(settings)
@@ -184,11 +181,11 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
     return create(
         settings.spec or DEFAULT,
         name=settings.name,
-        backbone=settings.backbone or DEFAULT_BACKBONE,
-        weights=settings.weights,
-        input_size=settings.input_size,
-        mean=numbers("--mean", settings.mean),
-        std=numbers("--std", settings.std),
+        backbone=settings.network.backbone or DEFAULT_BACKBONE,
+        weights=settings.network.weights,
+        input_size=settings.network.input_size,
+        mean=numbers("--mean", settings.network.mean),
+        std=numbers("--std", settings.network.std),
         bits=settings.bits,
         device=settings.device,
         precision=precision(settings) or "float32",

@@ -40,7 +40,7 @@ def candidates(
     from retrieval_db.encoder.methods import parse_spec
     from retrieval_db.encoder.names import SHIPPED
 
-    weights, device = settings.weights, settings.device
+    weights, device = settings.network.weights, settings.device
     if choosing.is_file(name):
         if settings.bits is not None:
             one = choosing.from_file(name, bits=settings.bits, weights=weights, device=device)

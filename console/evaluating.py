@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from retrieval_db.pipeline import encode_all
 from . import choosing
 from .choosing import Say
 from .screen import progress_bar
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,18 +17,8 @@ from retrieval_db.evaluation import POOLS
 
 from . import choosing, data_evaluation, evaluating, scores
 from .evaluating import Report
-from .options import (
-    BackboneOption,
-    DatabaseOption,
-    Device,
-    DeviceOption,
-    InputSizeOption,
-    JsonOption,
-    MeanOption,
-    StdOption,
-    WeightsOption,
-    opened,
-)
+from .groups import Network, grouped
+from .options import DatabaseOption, Device, DeviceOption, JsonOption, opened
 from .screen import note
 
 if TYPE_CHECKING:
@@ -40,60 +31,64 @@ class EvaluatedStage(StrEnum):
     exhaustive = "exhaustive"
 
 
-EncodersArgument = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="ENCODER",
-        help="Stored names; with --data also .safetensors files, and methods such as itq64.",
-    ),
-]
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA",
-        help="Labelled images: a folder of folders, a list, cifar10, mnist, cub200:DIR, "
-        "stanford-dogs:DIR. Without it, the live table.",
-    ),
-]
-DataRootOption = Annotated[
-    Path | None, typer.Option("--root", help="Where a list's names, or downloads, are.")
-]
-ProtocolOption = Annotated[
-    str, typer.Option(help="cvprw15, cifar10-5k, unseen or full; with --data.")
-]
-ValidationOption = Annotated[
-    bool,
-    typer.Option(
-        "--validation", help="Within the training set, to choose by: leaves the test alone."
-    ),
-]
-QueriesOption = Annotated[
-    str,
-    typer.Option(
-        metavar="FOLDER|FILE.npz|N",
-        help="For the live table: photos in folders of their labels, codes, or N labelled rows.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option(help="Of the rows, classes or images that are drawn.")]
-RankOption = Annotated[
-    int | None,
-    typer.Option(
-        "--k", "-k", min=0, help="Of mAP@k; 0: the whole ranking (default: 1000, or the protocol's)"
-    ),
-]
+@dataclass(frozen=True)
+class Evaluated:
+    """What is evaluated, and by which queries."""
+
+    encoder: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ENCODER",
+            help="Stored names; with --data also .safetensors files, and methods such as itq64.",
+        ),
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Labelled images: a folder of folders, a list, cifar10, mnist, cub200:DIR, "
+            "stanford-dogs:DIR. Without it, the live table.",
+        ),
+    ] = None
+    root: Annotated[
+        Path | None, typer.Option("--root", help="Where a list's names, or downloads, are.")
+    ] = None
+    protocol: Annotated[
+        str, typer.Option(help="cvprw15, cifar10-5k, unseen or full; with --data.")
+    ] = "full"
+    validation: Annotated[
+        bool,
+        typer.Option(
+            "--validation", help="Within the training set, to choose by: leaves the test alone."
+        ),
+    ] = False
+    queries: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|FILE.npz|N",
+            help="For the live table: photos in folders of their labels, codes, or N labelled "
+            "rows.",
+        ),
+    ] = "1000"
+    seed: Annotated[int, typer.Option(help="Of the rows, classes or images that are drawn.")] = 0
+
+
 DEFAULT_K = 1000
-DEFAULT_QUERIES = "1000"
 
 
+@grouped
 def evaluate(
-    encoder: EncodersArgument = None,
-    data: DataOption = None,
-    root: DataRootOption = None,
-    protocol: ProtocolOption = "full",
-    validation: ValidationOption = False,
-    queries: QueriesOption = DEFAULT_QUERIES,
-    seed: SeedOption = 0,
-    k: RankOption = None,
+    *,
+    evaluated: Evaluated,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "--k",
+            "-k",
+            min=0,
+            help="Of mAP@k; 0: the whole ranking (default: 1000, or the protocol's)",
+        ),
+    ] = None,
     stage: Annotated[
         EvaluatedStage,
         typer.Option(help="fine, exhaustive: each pool beside the float search; live table only."),
@@ -110,20 +105,16 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Draw the curves: PNG and SVG.")
     ] = None,
     database: DatabaseOption = None,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = None,
-    input_size: InputSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
+    network: Network,
     device: DeviceOption = Device.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good the answers are: mAP, precision@k, precision–recall; ties in expectation."""
-    if data is None:
-        asking = evaluating.Asking(queries, seed, weights, device.value)
+    if evaluated.data is None:
+        asking = _asking(evaluated, network, device)
         rank = _whole(DEFAULT_K if k is None else k)
         with opened(database) as db:
-            stored = _stored(db, encoder)
+            stored = _stored(db, evaluated.encoder)
             if stage is not EvaluatedStage.coarse:
                 sizes = _pools(pools) if stage is EvaluatedStage.fine else []
                 found = {
@@ -140,76 +131,30 @@ def evaluate(
             "--stage fine and exhaustive search the live table: index the images with "
             "`--labels folder`, then leave --data out."
         )
-    settings = choosing.Settings(
-        backbone=backbone,
-        weights=weights,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        device=device.value,
-    )
-    report = _in_memory(
-        encoder,
-        data,
-        root,
-        protocol,
-        settings,
-        database,
-        seed=seed,
-        validation=validation,
-        k=k,
-        baselines=baselines,
-        look=health,
-    )
+    settings = choosing.Settings(network=network, device=device.value)
+    report = _in_memory(evaluated, settings, database, k=k, baselines=baselines, look=health)
     scores.report(report, as_json=as_json, plots=plots)
 
 
+@grouped
 def thresholds(
-    encoder: EncodersArgument = None,
-    data: DataOption = None,
-    root: DataRootOption = None,
-    protocol: ProtocolOption = "full",
-    validation: ValidationOption = False,
-    queries: QueriesOption = DEFAULT_QUERIES,
-    seed: SeedOption = 0,
+    *,
+    evaluated: Evaluated,
     database: DatabaseOption = None,
-    backbone: BackboneOption = None,
-    weights: WeightsOption = None,
-    input_size: InputSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
+    network: Network,
     device: DeviceOption = Device.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Show precision, recall and F1 for each Hamming radius, and the best radius."""
-    if data is None:
+    if evaluated.data is None:
         with opened(database) as db:
-            asking = evaluating.Asking(queries, seed, weights, device.value)
+            asking = _asking(evaluated, network, device)
             report = evaluating.over_table(
-                db, _stored(db, encoder), asking, k=DEFAULT_K, look=False, say=note
+                db, _stored(db, evaluated.encoder), asking, k=DEFAULT_K, look=False, say=note
             )
     else:
-        settings = choosing.Settings(
-            backbone=backbone,
-            weights=weights,
-            input_size=input_size,
-            mean=mean,
-            std=std,
-            device=device.value,
-        )
-        report = _in_memory(
-            encoder,
-            data,
-            root,
-            protocol,
-            settings,
-            database,
-            seed=seed,
-            validation=validation,
-            k=None,
-            baselines=False,
-            look=False,
-        )
+        settings = choosing.Settings(network=network, device=device.value)
+        report = _in_memory(evaluated, settings, database, k=None, baselines=False, look=False)
     scores.thresholds(report, as_json=as_json)
 
 
@@ -225,36 +170,37 @@ def health(
     scores.healths(found, as_json=as_json)
 
 
+def _asking(evaluated: Evaluated, network: Network, device: Device) -> evaluating.Asking:
+    return evaluating.Asking(evaluated.queries, evaluated.seed, network.weights, device.value)
+
+
 def _in_memory(
-    names: Sequence[str] | None,
-    spec: str,
-    root: Path | None,
-    protocol_name: str,
+    evaluated: Evaluated,
     settings: choosing.Settings,
     database: str | None,
     *,
-    seed: int,
-    validation: bool,
     k: int | None,
     baselines: bool | None,
     look: bool,
 ) -> Report:
     from retrieval_db.encoder import datasets
 
-    if not names:
+    if not evaluated.encoder:
         raise UsageError("Name an encoder: a file, a stored one, or a method such as itq64.")
-    data: Dataset = datasets.open_data(spec, root)
-    split: Split = datasets.protocol(data, protocol_name, seed)
-    if validation:
+    assert evaluated.data is not None
+    seed = evaluated.seed
+    data: Dataset = datasets.open_data(evaluated.data, evaluated.root)
+    split: Split = datasets.protocol(data, evaluated.protocol, seed)
+    if evaluated.validation:
         split = datasets.validation(data, split, seed)
     candidates: list[Encoder] = []
-    for name in names:
+    for name in evaluated.encoder:
         candidates += data_evaluation.candidates(name, settings, database, say=note)
     trial = data_evaluation.Trial(
         data,
         split,
         k=split.k if k is None else _whole(k),
-        baselines=protocol_name == "unseen" if baselines is None else baselines,
+        baselines=evaluated.protocol == "unseen" if baselines is None else baselines,
         look=look,
         say=note,
     )

@@ -20,27 +20,6 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
-class Precision(StrEnum):
-    float32 = "float32"
-    bf16 = "bf16"
-
-
-class Stage(StrEnum):
-    auto = "auto"
-    coarse = "coarse"
-    fine = "fine"
-
-
-class Source(StrEnum):
-    database = "database"
-    memory = "memory"
-
-
-class Metric(StrEnum):
-    cosine = "cosine"
-    l2 = "l2"
-
-
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
@@ -64,50 +43,12 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[Device, typer.Option(help="Where the network runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-BackboneOption = Annotated[
-    str | None, typer.Option(help="A torchvision network (default: mobilenet_v2).")
-]
 InputSizeOption = Annotated[int | None, typer.Option(help="Pixels on a side, for --weights.")]
 MeanOption = Annotated[
     str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
 ]
 StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
-BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option(help="`folder`: a photo's label is its folder's name; or a CSV of path,label."),
-]
-RootOption = Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")]
-PhotosArgument = Annotated[
-    list[Path] | None,
-    typer.Argument(
-        metavar="PHOTOS...",
-        help="Folders, image files, tar shards; `-` is a list on standard input.",
-        show_default=False,
-    ),
-]
-ListOption = Annotated[
-    list[Path] | None,
-    typer.Option("--list", metavar="FILE", help="A list of paths, one a line (`-`: stdin)."),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option(metavar="I/N", help="Only the I-th of N parts, so that N machines share a job."),
-]
-PrecisionOption = Annotated[
-    Precision | None,
-    typer.Option(help="Of a new network (default: float32). bf16 gives other bits."),
-]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="Readers (default: as many as processors).")
-]
-ProcessesOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--processes/--threads", help="What reads (default: processes from 4 processors on)."
-    ),
-]
 
 
 def opened(database: str | None, *, writing: bool = False) -> Database:

@@ -1,0 +1,73 @@
+"""`retrieval-db migrate`, `tune` and `info`: the tables, and the indexes on them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from retrieval_db import layouts, migration
+from retrieval_db.database import resolve
+
+from . import choosing, reports
+from .options import DatabaseOption, JsonOption, opened
+from .screen import note
+
+
+def migrate(
+    database: DatabaseOption = None,
+    to: Annotated[
+        str, typer.Option(help="A revision, `head`, or `base` (drops everything).")
+    ] = "head",
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
+    ] = False,
+) -> None:
+    """Create the tables and functions, or bring them up to date."""
+    if sql:
+        print(migration.offline_sql(to), end="")
+        return
+    target = resolve(database, report=note)
+    note(f"Database: {target}")
+    reached = migration.move(target.url, to)
+    fine = f"at {reached.features}" if reached.features else "absent (needs pgvector 0.7 or later)"
+    note(f"Core at revision {reached.core or 'base'}; fine stage {fine}.")
+
+
+def tune(
+    encoder: Annotated[
+        str | None, typer.Argument(metavar="[ENCODER]", help="Default: every encoder.")
+    ] = None,
+    database: DatabaseOption = None,
+    widths: Annotated[
+        str | None,
+        typer.Option(help="Bits of each chunk, with commas; default: to fit the rows."),
+    ] = None,
+    covering: Annotated[
+        bool | None,
+        typer.Option(
+            "--covering/--compact",
+            help="Indexes that hold whole codes: fast, 67 bytes a row and chunk; or only where "
+            "the rows are: about 13 bytes.",
+        ),
+    ] = None,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
+    ] = False,
+) -> None:
+    """Build bucket indexes that fit the rows, while searches go on; drop the old ones."""
+    with opened(database, writing=True) as db:
+        chosen = choosing.widths(widths)
+        for stored in [db.encoder(encoder)] if encoder else db.encoders():
+            if sql:
+                reports.statements(
+                    layouts.tune_statements(db.connection, stored.name, chosen, covering=covering)
+                )
+            else:
+                reports.tuned(db.tune(stored.name, widths=chosen, covering=covering, report=note))
+
+
+def info(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
+    """Show where the database is, its versions, encoders, counts, sizes and indexes."""
+    with opened(database) as db:
+        reports.info(db.info(), as_json=as_json)

@@ -1,0 +1,188 @@
+"""`retrieval-db index` and `encode`: photos in, codes out, into the tables or into a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_db.errors import ImageError
+from retrieval_db.interchange import write_npz
+from retrieval_db.photos import Labels, Shard, Sources, label_reader
+from retrieval_db.pipeline import encode_all
+
+from . import choosing, reports
+from .groups import Network, grouped
+from .options import (
+    DatabaseOption,
+    Device,
+    DeviceOption,
+    EncoderOption,
+    JsonOption,
+    NameOption,
+    opened,
+)
+from .screen import check_writable, note, progress_bar
+
+
+class Precision(StrEnum):
+    float32 = "float32"
+    bf16 = "bf16"
+
+
+BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Of a new network (default: float32). bf16 gives other bits."),
+]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Which photos, and what is stored of them beside their codes."""
+
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="PHOTOS...",
+            help="Folders, image files, tar shards; `-` is a list on standard input.",
+            show_default=False,
+        ),
+    ] = None
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="`folder`: a photo's label is its folder's name; or a CSV of path,label."
+        ),
+    ] = None
+    root: Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")] = None
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option("--list", metavar="FILE", help="A list of paths, one a line (`-`: stdin)."),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N", help="Only the I-th of N parts, so that N machines share a job."
+        ),
+    ] = None
+
+    def images(self) -> Sources:
+        return Sources(self.sources or [], self.lists or [])
+
+    def part(self) -> Shard | None:
+        return None if self.shard is None else Shard.parse(self.shard)
+
+    def label_reader(self) -> Labels | None:
+        return None if self.labels is None else label_reader(self.labels)
+
+
+@grouped
+def index(
+    *,
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    network: Network,
+    bits: BitsOption = None,
+    name: NameOption = None,
+    photos: Photos,
+    prune: Annotated[bool, typer.Option(help="Delete rows whose files are gone.")] = False,
+    features: Annotated[
+        bool | None,
+        typer.Option(help="Store features for the fine stage (default: where pgvector is)."),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Readers (default: as many as processors).")
+    ] = None,
+    processes: Annotated[
+        bool | None,
+        typer.Option(
+            "--processes/--threads", help="What reads (default: processes from 4 processors on)."
+        ),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show how busy each stage was.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encode photos and store their codes; only what is new or has changed."""
+    images, part = photos.images(), photos.part()
+    total = images.count()
+    labels = photos.label_reader()
+    with opened(database, writing=True) as db:
+        settings = choosing.Settings(
+            spec=encoder,
+            network=network,
+            bits=bits,
+            name=name,
+            device=device.value,
+            precision=precision,
+        )
+        chosen = choosing.for_indexing(db, images, settings, say=note, shard=part)
+        portion = f"part {part} of " if part else ""
+        note(f"Indexing {portion}{total} image files with {chosen.name} ({chosen.bits} bits).")
+        with progress_bar("Indexing", total // (part.of if part else 1)) as advance:
+            report = db.index(
+                images,
+                encoder=chosen,
+                root=photos.root,
+                prune=prune,
+                features=features,
+                labels=labels,
+                shard=part,
+                workers=workers,
+                processes=processes,
+                progress=advance,
+            )
+    reports.index_report(report, as_json=as_json, prune=prune)
+    if profile and not as_json:
+        reports.profile(report.profile)
+    if report.found and len(report.skipped) == report.found:
+        raise ImageError("None of the files is a readable image.")
+
+
+@grouped
+def encode(
+    *,
+    out: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.npz")],
+    database: DatabaseOption = None,
+    encoder: EncoderOption = None,
+    network: Network,
+    bits: BitsOption = None,
+    name: NameOption = None,
+    photos: Photos,
+    features: Annotated[bool, typer.Option(help="Write features, too.")] = True,
+    device: DeviceOption = Device.auto,
+    precision: PrecisionOption = None,
+) -> None:
+    """Encode photos into a file of codes; no database is needed, `load` reads it."""
+    images, part = photos.images(), photos.part()
+    total = images.count()
+    labels = photos.label_reader()
+    check_writable(out)
+    settings = choosing.Settings(
+        spec=encoder,
+        network=network,
+        bits=bits,
+        name=name,
+        device=device.value,
+        precision=precision,
+    )
+    chosen = choosing.for_encoding(database, images, settings, say=note)
+    with progress_bar("Encoding", total // (part.of if part else 1)) as advance:
+        codes, report = encode_all(
+            images,
+            chosen,
+            root=photos.root,
+            progress=advance,
+            labels=labels,
+            shard=part,
+        )
+    write_npz(out, codes if features else replace(codes, features=None))
+    reports.skipped(report.skipped)
+    note(f"{out}: {len(codes)} codes of {codes.bits} bits ({chosen.name})")
