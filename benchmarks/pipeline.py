@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ from retrieval_db import photos
 from retrieval_db.client import Database
 from retrieval_db.console.screen import note
 from retrieval_db.encoder import PerceptualHash, create
+from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import EncodeReport, Profile, Stage, encoding, reading
@@ -75,7 +76,7 @@ def linked(folder: Path, count: int) -> Path:
     return folder
 
 
-def network(device: str, precision: str, folder: Path) -> Encoder:
+def network(device: str, precision: str, folder: Path) -> NetworkEncoder:
     """mobilenet_v2 with its ImageNet weights and a 128-bit head."""
     weights = study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors"
     made = create(
@@ -90,7 +91,7 @@ def network(device: str, precision: str, folder: Path) -> Encoder:
     )
     assert not isinstance(made, PerceptualHash)
     sample = itertools.islice(Sources([folder]), FIT_ON)
-    return cast("Encoder", made.fit(encoding.extract_features(sample, made)))
+    return made.fit(encoding.extract_features(sample, made))
 
 
 def decode_seconds(folder: Path, prepare: Any, workers: int, processes: bool) -> float:
@@ -199,15 +200,15 @@ def ways(cores: int) -> Iterator[tuple[str, int, bool]]:
 
 
 def network_study(
-    db: Database | None, encoder: Encoder, folder: Path, repeat: int
+    db: Database | None, encoder: NetworkEncoder, folder: Path, repeat: int
 ) -> dict[str, Any]:
     """mobilenet_v2 on photos: stages alone, the pipeline with each kind of reader, the script."""
     count = Sources([folder]).count()
     PROCESSOR.clear()
     batches = arrays(folder, encoder)
     cores = reading.processors()
-    prepare = encoder.preparer  # type: ignore[attr-defined]
-    gpu = encoder._runner.device.type != "cpu"  # type: ignore[attr-defined]
+    prepare = encoder.preparer
+    gpu = encoder.runner.device.type != "cpu"
     network_seconds(encoder, batches[:2])
     PROCESSOR.clear()
     work: list[float] = []
@@ -229,7 +230,7 @@ def network_study(
     best = min(decode, key=lambda name: median(decode[name]))
     return {
         "photos": count,
-        "device": str(encoder._runner.device),  # type: ignore[attr-defined]
+        "device": str(encoder.runner.device),
         "precision": encoder.config["precision"],
         "readers": {
             name: compared(count, decode[best], work, whole[name], gpu)

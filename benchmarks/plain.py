@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from retrieval_db import codes, photos
 from retrieval_db.client import Database
+from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.pipeline.encoding import ENCODE_BATCH
 from retrieval_db.search import Query, vector_text
 
@@ -44,14 +45,14 @@ class Photos(Dataset[tuple[str, NDArray[np.uint8]]]):
         return str(file), self.prepare(photos.decode(file.read_bytes(), file))
 
 
-def seconds(db: Database | None, encoder: Any, folder: Path, workers: int) -> float:
+def seconds(db: Database | None, encoder: NetworkEncoder, folder: Path, workers: int) -> float:
     """The script on all photos of a folder; without a database it throws the codes away.
 
     The tables are copies of ours with the same indexes, in a temporary schema, which spares the
     script the log and the flush to disk. It runs the network on whole batches, with torch's own
     threads.
     """
-    runner = encoder._runner
+    runner = encoder.runner
     loader = DataLoader(Photos(folder, encoder.preparer), ENCODE_BATCH, num_workers=workers)
     if db is not None:
         for statement in TABLES.split(";"):
@@ -60,7 +61,7 @@ def seconds(db: Database | None, encoder: Any, folder: Path, workers: int) -> fl
     number = 0
     for paths, images in loader:
         with torch.inference_mode():
-            features = runner._forward(images.to(runner.device)).cpu().numpy()
+            features = runner.forward(images.to(runner.device)).cpu().numpy()
         packed = codes.binarize(encoder.outputs(features))
         if db is None:
             continue

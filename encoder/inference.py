@@ -138,7 +138,7 @@ class Runner:
         if self.device.type == "cpu":
             yield from self._stream_on_cpu(batches, finish, busy)
         elif self.device.type == "cuda":
-            cuda = CudaStream(self.device, (GPU_BATCH, *self.shape), self._forward, finish, busy)
+            cuda = CudaStream(self.device, (GPU_BATCH, *self.shape), self.forward, finish, busy)
             with exact_kernels():
                 yield from cuda.run(map(self._images, batches))
         else:
@@ -197,9 +197,9 @@ class Runner:
         return self._features(images)[:count]
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
-        return self._forward(images.to(self.device)).cpu()
+        return self.forward(images.to(self.device)).cpu()
 
-    def _forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images uint8 [N, C, S, S] → features float32 [N, D], all on the device."""
         with torch.inference_mode():
             x = (images.float() - self.mean) / self.std

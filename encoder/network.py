@@ -114,7 +114,7 @@ class NetworkEncoder:
 
     def features(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Compute the features, float32 [N, D], of prepared images, uint8 [N, C, S, S]."""
-        return self._runner(batch)
+        return self.runner(batch)
 
     def encode(self, batch: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Encode prepared images, uint8 [N, C, S, S].
@@ -145,7 +145,7 @@ class NetworkEncoder:
     @property
     def stream_workers(self) -> int:
         """How many images `encode_stream` computes side by side."""
-        return self._runner.workers
+        return self.runner.workers
 
     def encode_stream(
         self, batches: Iterable[NDArray[Any]], busy: Busy
@@ -164,9 +164,9 @@ class NetworkEncoder:
             EncoderError: not fitted.
         """
         head = self._fitted_head().projection
-        if self._runner.device.type == "cuda" and isinstance(head, LinearHead):
-            codes_of = coder(head, self._runner.device)
-            yield from self._runner.stream(  # type: ignore[misc]
+        if self.runner.device.type == "cuda" and isinstance(head, LinearHead):
+            codes_of = coder(head, self.runner.device)
+            yield from self.runner.stream(  # type: ignore[misc]
                 batches, lambda features: (features, codes_of(features)), busy
             )
             return
@@ -177,7 +177,7 @@ class NetworkEncoder:
         self, batches: Iterable[NDArray[Any]], busy: Busy
     ) -> Iterator[NDArray[np.float32]]:
         """As `encode_stream`, the features only, which need no head."""
-        for (features,) in self._runner.stream(batches, lambda features: (features,), busy):
+        for (features,) in self.runner.stream(batches, lambda features: (features,), busy):
             yield features
 
     def fit(
@@ -242,7 +242,8 @@ class NetworkEncoder:
         return head.classify(features)
 
     @cached_property
-    def _runner(self) -> Runner:
+    def runner(self) -> Runner:
+        """The backbone on its device, which computes the features."""
         return Runner(self.backbone.module, self.preprocess, self.device, self.precision)
 
     def _fitted_head(self) -> Head:
