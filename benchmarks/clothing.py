@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import clothing_supervised, study
-from benchmarks.search_tables import table
+from benchmarks.pages import replaced, rewrite, table
 from retrieval_db import codes, evaluation
 from retrieval_db.console.screen import note
 from retrieval_db.encoder.datasets import Dataset
@@ -32,7 +32,6 @@ from retrieval_db.evaluation import metrics, ties
 NAME = "clothing"
 PAGE = study.ROOT / "docs" / "evaluation.md"
 BEGIN = "<!-- written by python -m benchmarks.clothing -->"
-END = "<!-- end of what it writes -->"
 
 WEIGHTS = "mobilenet_v2_imagenet.safetensors"
 INPUT_SIZE = 225
@@ -173,16 +172,9 @@ def _shown(value: dict[str, float] | float) -> str:
     return f"{value:.3f}"
 
 
-def write_page() -> None:
-    """Write the tables between their markers in the page."""
-    PAGE.write_text(replaced(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def replaced(page: str) -> str:
+def written(page: str) -> str:
     """The page with the tables as the result files have them."""
-    before, _, rest = page.partition(BEGIN + "\n")
-    _, _, after = rest.partition(END)
-    return "\n".join([before + BEGIN, "", *tables(), END]) + after
+    return replaced(page, tables(), BEGIN)
 
 
 def measured() -> dict[str, Any]:
@@ -229,7 +221,7 @@ def main() -> None:
         study.write(NAME, study.command(), figures)
         for name, found in figures["targets"].items():
             print(name, found)
-    write_page()
+    rewrite(PAGE, written)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import clothing, clothing_supervised, frozen, study
+from benchmarks.pages import rewrite
 from retrieval_db import CodeSet, codes, connect
 from retrieval_db.console.screen import note, progress_bar
 from retrieval_db.encoder.heads import fit_itq
@@ -99,7 +100,7 @@ def draw(name: str) -> None:
     scores = [StageScore(**one) for one in figures["stages"]]
     title = f"{figures['data']}, itq{BITS}, {figures['database']:,} images"
     write_pools(scores, study.ROOT / "docs" / f"pools-{name}", title, formats=["png"])
-    clothing.write_page()
+    rewrite(clothing.PAGE, clothing.written)
 
 
 def main() -> None:

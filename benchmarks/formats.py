@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import study
+from benchmarks.pages import replaced, rewrite
 from retrieval_db import CodeSet, codes, connect
 from retrieval_db.exporting import WRITERS
 from retrieval_db.interchange import Settings, open_source
@@ -40,7 +41,6 @@ KINDS = ("npz", "pickle", "mysql", "parquet", "csv", "list")
 EXPORTS = tuple(WRITERS)
 PAGE = study.ROOT / "docs" / "formats.md"
 BEGIN = "<!-- written by python -m benchmarks.formats --page -->"
-END = "<!-- end of what it writes -->"
 # Rows of one INSERT: mysqldump fills about a megabyte.
 AT_ONCE = 12_000
 # A load must be worth a million rows' work to say anything; memory is compared with a tenth.
@@ -205,9 +205,7 @@ def table(figures: dict[str, Any]) -> str:
 def written(page: str) -> str:
     """The page with the table of the result file between its marks."""
     figures = json.loads((study.RESULTS / "formats.json").read_text())
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table(figures)}\n\n{END}{after}"
+    return replaced(page, [table(figures)], BEGIN)
 
 
 def main() -> None:
@@ -215,7 +213,7 @@ def main() -> None:
         worker(sys.argv[2], sys.argv[3], Path(sys.argv[4]), sys.argv[5])
         return
     if sys.argv[1:] == ["--page"]:
-        PAGE.write_text(written(PAGE.read_text()))
+        rewrite(PAGE, written)
         return
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--database")

@@ -9,19 +9,15 @@ no table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from benchmarks.search_tables import heading, results, shown, table
+from benchmarks.pages import Result, heading, replaced, results, rewrite, shown, table
 from benchmarks.study import ROOT
 
 PAGE = ROOT / "docs" / "indexing.md"
 BEGIN = "<!-- written by python -m benchmarks.indexing_tables -->"
-END = "<!-- end of what it writes -->"
 
 # What the issue of this part asked for.
 CPU_TARGET, GPU_TARGET, WRITER_TARGET, FINE_TARGET = 0.95, 0.85, 1.5, 5.0
-
-Result = dict[str, Any]
 
 
 def reached(value: float, target: float, *, at_most: bool = False) -> str:
@@ -199,12 +195,9 @@ def distances_part() -> Iterator[str]:
 
 def written(page: str) -> str:
     """The page with its tables written anew."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    parts = [pipeline_part, footprint_part, precision_part, fine_part, distances_part]
-    body = "\n".join(line for part in parts for line in part())
-    return f"{before}{BEGIN}\n\n{body}\n{END}{after}"
+    parts = (pipeline_part, footprint_part, precision_part, fine_part, distances_part)
+    return replaced(page, (line for part in parts for line in part()), BEGIN)
 
 
 if __name__ == "__main__":
-    PAGE.write_text(written(PAGE.read_text()))
+    rewrite(PAGE, written)

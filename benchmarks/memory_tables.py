@@ -7,10 +7,9 @@ Everything between the two markers of the page is written anew.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
-from benchmarks.search_tables import END, Result, heading, results, shown, table
+from benchmarks.pages import Result, heading, replaced, results, rewrite, shown, table
 from benchmarks.study import ROOT
 
 PAGE = ROOT / "docs" / "memory.md"
@@ -98,18 +97,9 @@ def noting_part() -> Iterator[str]:
 
 def written(page: str) -> str:
     """The page with its tables anew."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"{PAGE} has not both markers:\n{BEGIN}\n{END}")
-    lines = [line for part in (scan_part, sources_part, noting_part) for line in part()]
-    return f"{before}{begin}\n\n" + "\n".join(lines).rstrip() + f"\n\n{end}{after}"
-
-
-def main() -> None:
-    PAGE.write_text(written(PAGE.read_text()))
-    print(f"Wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    parts = (scan_part, sources_part, noting_part)
+    return replaced(page, (line for part in parts for line in part()), BEGIN)
 
 
 if __name__ == "__main__":
-    main()
+    rewrite(PAGE, written)

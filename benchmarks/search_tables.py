@@ -8,28 +8,17 @@ in a file of `benchmarks/results`; a study that has not been run has no table.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-from benchmarks.study import RESULTS, ROOT
+from benchmarks.pages import Result, heading, replaced, results, rewrite, shown, table
+from benchmarks.study import ROOT
+from benchmarks.targets import TARGETS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 BEGIN = "<!-- written by python -m benchmarks.search_tables -->"
-END = "<!-- end of what it writes -->"
 
 # Of the cells over the limit, so many are listed for each table.
 WORST = 10
-
-Result = dict[str, Any]
-
-
-def results(name: str) -> list[Result]:
-    """The result files of a name pattern, smallest table first."""
-    found = [json.loads(path.read_text()) for path in RESULTS.glob(f"{name}.json")]
-    return sorted(found, key=lambda result: (result.get("workload", ""), result.get("rows", 0)))
 
 
 def searches() -> list[Result]:
@@ -38,42 +27,6 @@ def searches() -> list[Result]:
         result
         for result in results("search-*")
         if all("peers" in question for question in result["questions"])
-    ]
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """A Markdown table; the first column is text, the others are numbers."""
-    lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
-    lines += [f"| {' | '.join(map(shown, row))} |" for row in rows]
-    return [*lines, ""]
-
-
-def shown(value: object) -> str:
-    """A number as people read it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        size = abs(value)
-        return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"
-    return str(value)
-
-
-def heading(result: Result, title: str) -> list[str]:
-    """A title, with the command, the day and the machine."""
-    machine = result["machine"]
-    versions = [f"{name} {found}" for name, found in result.get("versions", {}).items()]
-    if "postgresql" in result:
-        versions.insert(0, f"PostgreSQL {result['postgresql']}")
-    place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
-    return [
-        f"### {title}",
-        "",
-        f"`{result['command']}`, {result['date']}; " + "; ".join([place, *versions]),
-        "",
     ]
 
 
@@ -312,181 +265,6 @@ def duplicates_part() -> Iterator[str]:
         yield from table(["", "seconds", "FAISS all against all, scaled up", "ratio"], rows)
 
 
-@dataclass(frozen=True)
-class Target:
-    """What was set out to be reached.
-
-    Attributes:
-        what: in words.
-        files: result files that tell.
-        value: the figure in such a file; None where it is not there.
-        least, most: the bound it has to keep.
-        each: every file counts, not only the one with the largest table.
-        size: rows that the bound is about; a figure of another table decides nothing.
-    """
-
-    what: str
-    files: str
-    value: Callable[[Result], float | None]
-    least: float | None = None
-    most: float | None = None
-    each: bool = False
-    size: int | None = None
-
-    def rows(self) -> Iterator[list[object]]:
-        """A row for each file, or for the one with the largest table."""
-        bound = f"at least {shown(self.least)}" if self.least else f"at most {shown(self.most)}"
-        values = [(result, self.value(result)) for result in results(self.files)]
-        known = [(result, value) for result, value in values if value is not None]
-        if not known:
-            yield [self.what, bound, None, "not measured", None]
-        for result, value in known if self.each else known[-1:]:
-            met = (self.least is None or value >= self.least) and (
-                self.most is None or value <= self.most
-            )
-            about = f"{result['rows']:,}" if "rows" in result else ""
-            if self.each:
-                about = f"{result['workload']}, {about}"
-            verdict = "reached" if met else "**missed**"
-            if self.size and self.size != result["rows"]:
-                verdict = f"not measured at {self.size:,}"
-            yield [self.what, bound, value, verdict, about]
-
-
-def figure(
-    k: int | None, radius: int | None, read: Callable[[dict[str, Result]], float | None]
-) -> Callable[[Result], float | None]:
-    """A figure of one question, from its peers by name."""
-
-    def value(result: Result) -> float | None:
-        for found in result["questions"]:
-            if (found["k"], found["radius"]) == (k, radius) and "peers" in found:
-                return read({peer["name"]: peer for peer in found["peers"]} | {"": found})
-        return None
-
-    return value
-
-
-def over_ours(name: str) -> Callable[[dict[str, Result]], float | None]:
-    """A peer's p50 as a multiple of ours."""
-
-    def value(by_name: dict[str, Result]) -> float | None:
-        found: float | None = by_name.get(name, {}).get("milliseconds_over_ours", {}).get("p50")
-        return found
-
-    return value
-
-
-def whole_hnsw(by_name: dict[str, Result]) -> float | None:
-    """HNSW's p50 as a multiple of ours, at the first setting that missed nothing."""
-    return over_ours(f"pgvector HNSW, ef {by_name[''].get('hnsw_first_ef_with_recall_1')}")(by_name)
-
-
-def spread(by_name: dict[str, Result]) -> float | None:
-    found: float = by_name["retrieval-db"]["milliseconds_p95_over_p50"]
-    return found
-
-
-def compact_bytes(result: Result) -> float | None:
-    sizes = {
-        width["bits"]: float(width["compact"]["bucket_index_bytes_per_row"])
-        for width in result["widths"]
-    }
-    return sizes.get(128)
-
-
-CLUSTERED, FLAT = "search-clustered-*", "FAISS IndexBinaryFlat"
-SCAN = over_ours("scan")
-TEN = 10_000_000
-TARGETS = (
-    Target("clustered, k = 1: scan over ours", CLUSTERED, figure(1, None, SCAN), 700, size=TEN),
-    Target("clustered, k = 10: scan over ours", CLUSTERED, figure(10, None, SCAN), 400, size=TEN),
-    Target("clustered, k = 100: scan over ours", CLUSTERED, figure(100, None, SCAN), 150, size=TEN),
-    Target(
-        "clustered, k = 10: our p95 over p50", CLUSTERED, figure(10, None, spread), most=4, size=TEN
-    ),
-    Target(
-        "clustered, k = 10: FAISS flat over ours",
-        CLUSTERED,
-        figure(10, None, over_ours(FLAT)),
-        least=1,
-        size=TEN,
-    ),
-    Target(
-        "clustered, k = 10: HNSW at recall 1 over ours",
-        CLUSTERED,
-        figure(10, None, whole_hnsw),
-        least=1,
-        size=TEN,
-    ),
-    Target(
-        "near-duplicates of 128 bits, radius 7: scan over ours",
-        "search-flipped128-*",
-        figure(None, 7, SCAN),
-        least=2_000,
-        size=TEN,
-    ),
-    Target(
-        "near-duplicates of 256 bits, radius 31: scan over ours",
-        "search-flipped256-*",
-        figure(None, 31, SCAN),
-        least=100,
-        size=TEN,
-    ),
-    Target("SUN397, k = 20: scan over ours", "search-sun397-*", figure(20, None, SCAN), least=20),
-    Target(
-        "k, radii and filters that are slower than the scan, and may not be",
-        "limits-*",
-        lambda found: float(len(found["over_limit_twice"])),
-        most=0,
-        each=True,
-    ),
-    Target(
-        "building HNSW over ours",
-        "building-*",
-        lambda found: found.get("hnsw_over_ours"),
-        least=15,
-        size=TEN,
-    ),
-    Target(
-        "bucket index, bytes a row at 128 bits",
-        CLUSTERED,
-        lambda found: float(found["bucket_index_bytes_per_row"]),
-        most=420,
-    ),
-    Target(
-        "compact layout, bytes a row at 128 bits",
-        "layouts-*",
-        compact_bytes,
-        most=70,
-    ),
-    Target(
-        "new paths over a bare COPY",
-        "loading-*",
-        lambda found: float(found["new_paths"]["over_bare_copy"]),
-        most=1.5,
-    ),
-    Target(
-        "existing paths over a bare COPY",
-        "loading-*",
-        lambda found: float(found["existing_paths"]["over_bare_copy"]),
-        most=3,
-    ),
-    Target(
-        "twenty encoders, worst ratio at p50",
-        "crowd",
-        lambda found: float(found["ratio_at_p50"]["worst"]),
-        most=1.2,
-    ),
-    Target(
-        "near-duplicate pairs, one core: FAISS over ours",
-        "duplicates",
-        lambda found: float(found["uniform"]["one_core"]["ratio"]),
-        least=40,
-    ),
-)
-
-
 def targets_part() -> Iterator[str]:
     yield "### What was to be reached"
     yield ""
@@ -508,24 +286,10 @@ PARTS = (
 )
 
 
-def render() -> str:
-    """The text between the markers."""
-    return "\n".join(line for part in PARTS for line in part()).rstrip() + "\n"
-
-
 def written(page: str) -> str:
     """The page with its tables anew."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"{PAGE} has not both markers:\n{BEGIN}\n{END}")
-    return f"{before}{begin}\n\n{render()}\n{end}{after}"
-
-
-def main() -> None:
-    PAGE.write_text(written(PAGE.read_text()))
-    print(f"Wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
+    return replaced(page, (line for part in PARTS for line in part()), BEGIN)
 
 
 if __name__ == "__main__":
-    main()
+    rewrite(PAGE, written)

@@ -8,13 +8,12 @@ What stands between its markers is written anew. A study that has not been run h
 from __future__ import annotations
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from statistics import mean
 from typing import Any
 
-from benchmarks.search_tables import heading, table
+from benchmarks.pages import Result, heading, replaced, rewrite, table
 from benchmarks.study import RESULTS, ROOT
 from retrieval_db.encoder.methods import METHODS, Method
 
@@ -24,8 +23,6 @@ END = "<!-- end of {} -->"
 
 # How the result files of each study begin.
 STUDIES = {"cifar10": "cifar10", "frozen": "frozen", "clothing": "clothing_supervised"}
-
-Result = dict[str, Any]
 
 
 def methods_part() -> Iterator[str]:
@@ -178,17 +175,9 @@ PARTS = {"methods": methods_part, "results": results_part}
 def written(page: str) -> str:
     """The page with its tables as they are now."""
     for name, part in PARTS.items():
-        begin, end = BEGIN.format(name), END.format(name)
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = "\n".join([before + begin, "", *part(), end + after])
+        page = replaced(page, part(), BEGIN.format(name), END.format(name))
     return page
 
 
-def main() -> None:
-    PAGE.write_text(written(PAGE.read_text()))
-    print(f"Wrote {PAGE.relative_to(ROOT)}", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    main()
+    rewrite(PAGE, written)

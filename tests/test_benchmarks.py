@@ -7,18 +7,24 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from benchmarks import formats, indexing_tables, memory_tables, search_tables, workloads
+from benchmarks import formats, indexing_tables, memory_tables, pages, search_tables, workloads
 
 
-@pytest.mark.parametrize("tables", [search_tables, indexing_tables])
+@pytest.mark.parametrize("tables", [formats, indexing_tables, memory_tables, search_tables])
 def test_the_page_repeats_the_result_files(tables: ModuleType) -> None:
     page = tables.PAGE.read_text()
-    assert page == tables.written(page), f"Run python -m {tables.__name__}."
+    assert page == tables.written(page), f"Write it anew with {tables.BEGIN}."
 
 
-def test_the_page_of_formats_repeats_its_result_file() -> None:
-    page = formats.PAGE.read_text()
-    assert page == formats.written(page), "Run python -m benchmarks.formats --page."
+def test_the_page_of_evaluation_repeats_its_result_files() -> None:
+    clothing = pytest.importorskip("benchmarks.clothing", reason="the extra `encoder` is absent")
+    page = clothing.PAGE.read_text()
+    assert page == clothing.written(page), "Run python -m benchmarks.clothing --tables."
+
+
+def test_a_page_without_its_markers_is_left_alone() -> None:
+    with pytest.raises(SystemExit, match="not both markers"):
+        pages.replaced("A page.", ["| table |"], search_tables.BEGIN)
 
 
 def test_a_table_that_is_loaded_already_gets_fresh_queries() -> None:
@@ -52,14 +58,3 @@ def test_peers_agree_on_tied_codes() -> None:
             answers = [peer.ask(code, question) for peer in (flat, duck, hashed)]
             distances = [[distance for _, distance in answer] for answer in answers]
             assert distances[0] == distances[1] == distances[2]
-
-
-def test_the_page_of_codes_in_memory_says_what_the_result_files_say() -> None:
-    page = memory_tables.PAGE.read_text()
-    assert page == memory_tables.written(page), "Run python -m benchmarks.memory_tables."
-
-
-def test_the_page_of_evaluation_repeats_its_result_files() -> None:
-    clothing = pytest.importorskip("benchmarks.clothing", reason="the extra `encoder` is absent")
-    page = clothing.PAGE.read_text()
-    assert page == clothing.replaced(page), "Run python -m benchmarks.clothing --tables."

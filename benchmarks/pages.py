@@ -1,0 +1,73 @@
+"""Pages of docs/ whose tables are written from the result files, between two markers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study import RESULTS, ROOT
+
+END = "<!-- end of what it writes -->"
+
+Result = dict[str, Any]
+
+
+def replaced(page: str, lines: Iterable[str], begin: str, end: str = END) -> str:
+    """The page with these lines between its markers."""
+    before, there, rest = page.partition(begin)
+    _, ending, after = rest.partition(end)
+    if not (there and ending):
+        sys.exit(f"The page has not both markers:\n{begin}\n{end}")
+    body = "\n".join(lines).rstrip()
+    return f"{before}{begin}\n\n{body}\n\n{end}{after}"
+
+
+def rewrite(path: Path, written: Callable[[str], str]) -> None:
+    """Write a page anew."""
+    path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"Wrote {path.relative_to(ROOT)}", file=sys.stderr)
+
+
+def results(name: str) -> list[Result]:
+    """The result files of a name pattern, smallest table first."""
+    found = [json.loads(path.read_text()) for path in RESULTS.glob(f"{name}.json")]
+    return sorted(found, key=lambda result: (result.get("workload", ""), result.get("rows", 0)))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """A Markdown table; the first column is text, the others are numbers."""
+    lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
+    lines += [f"| {' | '.join(map(shown, row))} |" for row in rows]
+    return [*lines, ""]
+
+
+def shown(value: object) -> str:
+    """A number as people read it."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        size = abs(value)
+        return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def heading(result: Result, title: str) -> list[str]:
+    """A title, with the command, the day and the machine."""
+    machine = result["machine"]
+    versions = [f"{name} {found}" for name, found in result.get("versions", {}).items()]
+    if "postgresql" in result:
+        versions.insert(0, f"PostgreSQL {result['postgresql']}")
+    place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+    return [
+        f"### {title}",
+        "",
+        f"`{result['command']}`, {result['date']}; " + "; ".join([place, *versions]),
+        "",
+    ]
