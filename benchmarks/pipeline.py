@@ -68,7 +68,7 @@ def overhead() -> float:
 
 def linked(folder: Path, count: int) -> Path:
     """So many photos under different names."""
-    files = photos.find_all([study.data_dir() / "clothing" / "train"])
+    files = list(photos.find(study.data_dir() / "clothing" / "train"))
     # Every class, not the first ones only.
     files = [file for start in range(10) for file in files[start::10]]
     for number, file in zip(range(count), itertools.cycle(files), strict=False):

@@ -34,7 +34,7 @@ class Photos(Dataset[tuple[str, NDArray[np.uint8]]]):
     """The photos of a folder, prepared one by one."""
 
     def __init__(self, folder: Path, prepare: Callable[[Any], NDArray[np.uint8]]) -> None:
-        self.files = photos.find_all([folder])
+        self.files = list(photos.find(folder))
         self.prepare = prepare
 
     def __len__(self) -> int:

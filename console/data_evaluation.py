@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
@@ -13,7 +13,7 @@ from retrieval_db import codes, evaluation
 from retrieval_db.client import connect
 from retrieval_db.encoders import Encoder
 from retrieval_db.errors import EncoderError, NotEnoughImages, UsageError
-from retrieval_db.evaluation import Evaluation, health, query_sets, ties
+from retrieval_db.evaluation import Evaluation, Ties, health, query_sets, ties
 
 from . import choosing
 from .choosing import Say
@@ -125,14 +125,7 @@ class Trial:
         outputs = _outputs(encoder, shown.values)
         packed = codes.binarize(outputs)
         with progress_bar(f"Ranking with {encoder.name}", len(asked.query)) as advance:
-            ranking = ties.by_label(
-                packed[asked.query],
-                packed[asked.database],
-                encoder.bits,
-                asked.query_labels,
-                asked.database_labels,
-                progress=advance,
-            )
+            ranking = asked.ranking(packed, encoder.bits, progress=advance)
         score = evaluation.evaluate(encoder.name, ranking, k=self.k)
         for reason, number in (
             ("that cannot be read", len(self.split.query) - len(query)),
@@ -243,13 +236,7 @@ class Trial:
             self.say(f"No {BASELINE}{encoder.bits} beside {encoder.name}: {error}")
             return
         packed = codes.binarize(head(shown.values))
-        ranking = ties.by_label(
-            packed[asked.query],
-            packed[asked.database],
-            encoder.bits,
-            asked.query_labels,
-            asked.database_labels,
-        )
+        ranking = asked.ranking(packed, encoder.bits)
         name = f"{BASELINE}{encoder.bits} of {_features_of(encoder)} features"
         yield evaluation.evaluate(name, ranking, k=self.k)
 
@@ -269,6 +256,23 @@ class _Asked:
     @property
     def database_labels(self) -> NDArray[np.int64]:
         return self.labels[self.database]
+
+    def ranking(
+        self,
+        packed: NDArray[np.uint8],
+        bits: int,
+        *,
+        progress: Callable[[int], None] = lambda queries: None,
+    ) -> Ties:
+        """The database as the codes of all of them rank it."""
+        return ties.by_label(
+            packed[self.query],
+            packed[self.database],
+            bits,
+            self.query_labels,
+            self.database_labels,
+            progress=progress,
+        )
 
 
 def _outputs(encoder: Encoder, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -219,7 +219,7 @@ class TestFind:
     def test_a_hidden_folder_that_is_named_is_meant(self, tmp_path: Path) -> None:
         (tmp_path / ".photos").mkdir()
         (tmp_path / ".photos" / "a.jpg").touch()
-        assert len(photos.find_all([tmp_path / ".photos"])) == 1
+        assert len(list(photos.find(tmp_path / ".photos"))) == 1
 
     def test_the_same_folder_twice(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "sub").mkdir()
@@ -227,7 +227,7 @@ class TestFind:
             (tmp_path / name).touch()
         monkeypatch.chdir(tmp_path)
         sources = [tmp_path, Path(), Path("sub"), Path("sub/../a.jpg"), tmp_path]
-        found = photos.find_all(sources)
+        found = [item.path for item in photos.Sources(sources)]
         assert sorted(os.path.abspath(path) for path in found) == [
             str(tmp_path / "a.jpg"),
             str(tmp_path / "sub" / "b.jpg"),
@@ -235,14 +235,14 @@ class TestFind:
 
     def test_nothing_to_find(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no image files in"):
-            photos.find_all([tmp_path])
+            photos.Sources([tmp_path]).check()
         with pytest.raises(UsageError, match="no file or folder"):
-            photos.find_all([tmp_path / "no such"])
+            photos.Sources([tmp_path / "no such"]).check()
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
     def test_a_folder_without_permission(self, tmp_path: Path) -> None:
         (tmp_path / "closed").mkdir(mode=0)
-        assert photos.find_all([tmp_path]) == [tmp_path / "closed"]
+        assert list(photos.find(tmp_path)) == [tmp_path / "closed"]
         with pytest.raises(ImageError, match="closed: Permission denied"):
             photos.content(tmp_path / "closed")
 

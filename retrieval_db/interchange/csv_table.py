@@ -19,7 +19,7 @@ from ..errors import FormatError, UsageError
 from .codeset import CodeSet
 from .files import replacing, stream
 from .paths import Paths
-from .sources import Settings, guess_bits, pack_words, parse_texts
+from .sources import FileSource, guess_bits, pack_words, parse_texts
 
 WORDS = ("code_1", "code_2", "code_3", "code_4")
 COLUMNS = ("path", "label", "code", "content_sha256", "metadata", "feature", "encoder")
@@ -37,7 +37,7 @@ def is_header(line: str) -> bool:
     return "code" in names or names >= set(WORDS)
 
 
-class CsvSource:
+class CsvSource(FileSource):
     """A CSV with a header. Empty cells are what is not known; other columns are left out.
 
     Columns: `code` (hex digits or bits) or `code_1` to `code_4` (words); `path`; `label`;
@@ -46,11 +46,6 @@ class CsvSource:
     """
 
     kind = "csv"
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
-        self.remarks: list[str] = []
 
     def batches(self, size: int) -> Iterator[CodeSet]:
         """The codes in the file's order, `size` at a time.
@@ -65,7 +60,7 @@ class CsvSource:
             reader = _Reader(file)
             first = list(islice(reader, LOOKED_AT))
         bits = self.settings.bits or self._bits(reader, first)
-        paths = None if self.settings.paths is None else Paths(self.settings.paths)
+        paths = self.given_paths()
         if paths is not None and "path" in reader.place:
             raise UsageError(f"{self.path} has paths of its own; leave --paths out.")
         left_out = [name for name in reader.header if name not in KNOWN]

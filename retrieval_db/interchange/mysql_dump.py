@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import cast
 
 from ..errors import FormatError, UsageError
 from . import mysql_lexer
 from .codeset import CodeSet
 from .files import stream
-from .sources import Settings, pack_words
+from .sources import FileSource, pack_words
 
 WORDS = ("code_1", "code_2", "code_3", "code_4")
 NEEDED = ("path", *WORDS)
@@ -26,7 +25,7 @@ CHARSETS = {
 AGAIN = "Dump it again with --default-character-set=utf8mb4."
 
 
-class DumpSource:
+class DumpSource(FileSource):
     """A dump by `mysqldump` or `mariadb-dump`, plain or compressed.
 
     The columns are taken from the INSERT, else from the dump's CREATE TABLE, else they are id,
@@ -34,11 +33,6 @@ class DumpSource:
     """
 
     kind = "mysql"
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
-        self.remarks: list[str] = []
 
     def batches(self, size: int) -> Iterator[CodeSet]:
         """The codes in the dump's order, `size` at a time.

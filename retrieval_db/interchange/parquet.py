@@ -17,7 +17,7 @@ from ..errors import FormatError, MissingExtra, UsageError
 from .codeset import CodeSet
 from .files import named, replacing
 from .paths import Paths
-from .sources import Settings, guess_bits, pack_words, parse_texts
+from .sources import FileSource, guess_bits, pack_words, parse_texts
 
 WORDS = ("code_1", "code_2", "code_3", "code_4")
 COLUMNS = ("path", "label", "code", "content_sha256", "metadata", "feature", *WORDS)
@@ -44,7 +44,7 @@ def pyarrow() -> Any:
     return pyarrow
 
 
-class ParquetSource:
+class ParquetSource(FileSource):
     """A Parquet file. Nulls are what is not known; other columns are left out.
 
     Columns: `code` (bytes in `np.packbits` order, hex digits, or bits) or `code_1` to `code_4`
@@ -53,11 +53,6 @@ class ParquetSource:
     """
 
     kind = "parquet"
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
-        self.remarks: list[str] = []
 
     def batches(self, size: int) -> Iterator[CodeSet]:
         """The codes in the file's order, `size` at a time; of an empty file one empty batch.
@@ -70,7 +65,7 @@ class ParquetSource:
         """
         arrow = pyarrow()
         self.remarks = []
-        paths = None if self.settings.paths is None else Paths(self.settings.paths)
+        paths = self.given_paths()
         done = 0
         with self._errors(arrow), arrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
             names = [name for name in file.schema_arrow.names if name in COLUMNS]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from ..errors import FormatError, UsageError
@@ -12,10 +11,10 @@ from . import pickle_machine
 from .codeset import CodeSet
 from .files import named, stream
 from .paths import Paths, described
-from .sources import Settings, pack_words
+from .sources import FileSource, pack_words
 
 
-class PickleSource:
+class PickleSource(FileSource):
     """A pickled dict of number → four words, or path → four words, or a list of four words.
 
     The path of a code is looked up by its number in the file that `settings.paths` names;
@@ -23,11 +22,6 @@ class PickleSource:
     """
 
     kind = "pickle"
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
-        self.remarks: list[str] = []
 
     def batches(self, size: int) -> Iterator[CodeSet]:
         """The codes in the file's order, `size` at a time.
@@ -38,7 +32,7 @@ class PickleSource:
             UsageError: paths are given, but the file has its own.
         """
         self.remarks = []
-        paths = None if self.settings.paths is None else Paths(self.settings.paths)
+        paths = self.given_paths()
         keys: list[Any] = []
         values: list[Any] = []
         done = 0

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .. import codes, errors
 from .codeset import CodeSet
+from .paths import Paths
 
 # Four words of 32 bits: what the files of the MySQL era hold.
 WORD_BITS = 128
@@ -67,6 +68,25 @@ class Settings:
     def length(self) -> int:
         """L of codes that are given as words."""
         return WORD_BITS if self.bits is None else self.bits
+
+
+class FileSource:
+    """A file of codes, and what it does not say of itself.
+
+    Attributes:
+        path: of the file.
+        settings: what its user says.
+        remarks: what the last reading left out, and why.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+        self.remarks: list[str] = []
+
+    def given_paths(self) -> Paths | None:
+        """The paths of the codes from a file of their own, if one is given; from its start."""
+        return None if self.settings.paths is None else Paths(self.settings.paths)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import IO
 
 from ..errors import FormatError, UsageError
 from .codeset import CodeSet
 from .files import stream
 from .paths import Paths
-from .sources import Settings, guess_bits, parse_texts
+from .sources import FileSource, guess_bits, parse_texts
 
 # A code, and perhaps a path after a comma, a semicolon or white space.
 LINE = re.compile(r"((?:0[xX]|\\x)?[0-9a-fA-F]+)(?:\s*[,;]\s*|\s+|$)(.*)", re.DOTALL)
@@ -25,7 +24,7 @@ LOOKED_AT = 200
 Row = tuple[int, str, str]
 
 
-class ListSource:
+class ListSource(FileSource):
     """A text with one code a line; empty lines and those that begin with `#` do not count.
 
     A path may follow the code. Where none does, it is looked up by the code's number from 0 in
@@ -33,11 +32,6 @@ class ListSource:
     """
 
     kind = "list"
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self.path = path
-        self.settings = settings
-        self.remarks: list[str] = []
 
     def batches(self, size: int) -> Iterator[CodeSet]:
         """The codes in the file's order, `size` at a time.
@@ -48,7 +42,7 @@ class ListSource:
             UsageError: paths are given, but the file has its own.
         """
         self.remarks = []
-        paths = None if self.settings.paths is None else Paths(self.settings.paths)
+        paths = self.given_paths()
         with stream(self.path) as file:
             first = list(islice(rows(file), LOOKED_AT))
             bits = self.settings.bits or guess_bits([text for _, text, _ in first])

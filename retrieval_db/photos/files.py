@@ -8,7 +8,7 @@ import io
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,20 +63,6 @@ def find(source: Path) -> Iterator[Path]:
             if Path(name).suffix.lower() in wanted and not name.startswith("."):
                 yield Path(folder, name)
     yield from (Path(error.filename) for error in closed)
-
-
-def find_all(sources: Sequence[Path]) -> list[Path]:
-    """The image files of several folders or files, each once.
-
-    Raises:
-        UsageError: there is none, or a source does not exist.
-    """
-    found = (file for source in sources for file in find(source))
-    files = list({os.path.abspath(file): file for file in found}.values())
-    if not files:
-        places = ", ".join(printable(source) for source in sources)
-        raise UsageError(f"There are no image files in {places}.")
-    return files
 
 
 def read_list(source: Path) -> list[Path]:
