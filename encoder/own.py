@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval_db.errors import FormatError
 
-from . import cifar, small
+from . import cifar, small_cnn
 from .backbones import Backbone, skeleton
 from .names import BACKBONES
 from .preprocess import Preprocess
@@ -31,8 +31,8 @@ def restore(
         for key, value in tensors.items()
         if key.startswith("backbone.")
     }
-    if name == small.NAME:
-        module = small.network(preprocess.channels, dim)
+    if name == small_cnn.NAME:
+        module = small_cnn.network(preprocess.channels, dim)
     elif name in cifar.NETWORKS:
         module, _ = cifar.network(name)
     elif name in BACKBONES:

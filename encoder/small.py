@@ -1,49 +1,30 @@
-"""A small network for small images, trained here, with a latent layer whose signs are bits."""
+"""A small encoder for small images, trained here: a latent layer whose signs are the bits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
 from retrieval_db.errors import NotEnoughImages, UsageError
 
+from . import loop
 from .backbones import Backbone
+from .fitted import Head
 from .inference import one_thread_each
 from .methods import parse_spec
+from .network import NetworkEncoder
 from .preprocess import Preprocess
 from .recipes import Recipe
+from .small_cnn import FEATURE_DIM, NAME, network
+from .sources import PixelSource
 
-if TYPE_CHECKING:
-    from .network import NetworkEncoder
-
-NAME = "small_cnn"
-FEATURE_DIM = 128
 MAX_SIZE = 64
 RECIPE = Recipe("latent_ce", epochs=10, learning_rate=5e-3, batch_size=64, weight_decay=0.0)
-
-
-def network(channels: int, feature_dim: int = FEATURE_DIM) -> nn.Module:
-    """Three convolutions and one dense layer: [N, C, S, S], S ≥ 4, → features [N, D]."""
-    return nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(64, 64, 3, padding=1),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(4),
-        nn.Flatten(),
-        nn.Linear(64 * 4 * 4, feature_dim),
-        nn.ReLU(),
-    )
 
 
 def train_small(
@@ -75,11 +56,6 @@ def train_small(
         UsageError: an impossible L; images and labels of different number.
         NotEnoughImages: fewer than two classes.
     """
-    from . import loop
-    from .fitted import Head
-    from .network import NetworkEncoder
-    from .sources import PixelSource
-
     method, bits = parse_spec("latent_ce", bits)
     if len(images) != len(labels):
         raise UsageError(f"There are {len(images)} images, but {len(labels)} labels.")
