@@ -16,7 +16,7 @@ import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
 from retrieval_db import photos
 from retrieval_db.errors import FormatError, ImageError, UsageError
-from retrieval_db.photos import Shard, Sources, tars
+from retrieval_db.photos import Shard, Sources, files, tars
 from tests import command, example
 
 
@@ -254,7 +254,7 @@ def test_nothing_is_kept_of_what_was_listed(tmp_path: Path) -> None:
             yield place / f"{number}.png"
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photos, "find", walk)
+        patch.setattr(files, "find", walk)
         next(iter(Sources([tmp_path])))
     assert calls == ["0"]
     assert os.path.exists(tmp_path)
