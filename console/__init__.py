@@ -1,1 +1,1 @@
-"""What the command line is made of: choosing an encoder, gathering queries, printing."""
+"""The commands, and what they are made of: choosing an encoder, gathering queries, printing."""
