@@ -1077,8 +1077,11 @@ BEGIN
         IF plan = 'filter' AND labelled < 2000 THEN
             keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
         ELSE
-            keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
-                              keep, worst, labels, metadata);
+            keys := CASE WHEN all_rows < 30000
+                THEN small_scan_keys(subject.id, subject.bits, table_rows < 1.5 * all_rows,
+                                     q1, q2, q3, q4, keep, worst, labels, metadata)
+                ELSE scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
+                              keep, worst, labels, metadata) END;
         END IF;
         guaranteed_radius := subject.bits;
         candidates := candidates + CASE plan WHEN 'scan' THEN all_rows ELSE labelled END::bigint;
@@ -1133,17 +1136,28 @@ CREATE FUNCTION public.search_codes(encoder text, q1 bigint, q2 bigint, q3 bigin
     AS $$
 #variable_conflict use_column
 DECLARE
-    run record;
+    keys bigint[];
+    certain boolean;
+    complete integer;
 BEGIN
-    SELECT * INTO run
+    SELECT run.keys, run.exact, run.guaranteed_radius INTO keys, certain, complete
     FROM run_search(encoder, q1, q2, q3, q4, k, search_codes.radius, labels, metadata,
-                    max_candidates, max_ms, 0);
-    RETURN QUERY
-    SELECT hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer,
-           run.exact, run.guaranteed_radius
-    FROM unnest(run.keys) WITH ORDINALITY AS hit (key, rank)
-    JOIN images AS image ON image.id = (hit.key & ((1::bigint << 54) - 1))
-    ORDER BY hit.rank;
+                    max_candidates, max_ms, 0) AS run;
+    IF cardinality(keys) < 300 THEN
+        RETURN QUERY
+        SELECT hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer,
+               certain, complete
+        FROM unnest(keys) WITH ORDINALITY AS hit (key, rank)
+        JOIN images AS image ON image.id = (hit.key & ((1::bigint << 54) - 1))
+        ORDER BY hit.rank;
+    ELSE
+        RETURN QUERY
+        SELECT hit.rank::bigint, image.id, image.path, image.label,
+               (keys[hit.rank] >> 54)::integer, certain, complete
+        FROM generate_series(1, cardinality(keys)) AS hit (rank)
+        JOIN images AS image ON image.id = (keys[hit.rank] & ((1::bigint << 54) - 1))
+        ORDER BY hit.rank;
+    END IF;
 END
 $$;
 
@@ -1571,6 +1585,99 @@ BEGIN
         met[best] := greatest(met[best], floor_rows[best] * probes[best]);
     END LOOP;
     RETURN total;
+END
+$$;
+
+CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET plan_cache_mode TO 'force_generic_plan'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_variable
+DECLARE
+    shift_3 integer := code_bits / 4;
+    shift_2 integer := 2 * shift_3;
+    shift_1 integer := 3 * shift_3;
+    packed_1 bigint := CASE WHEN code_bits <= 64
+                            THEN q1 << shift_1 | q2 << shift_2 | q3 << shift_3 | q4
+                            ELSE q1 << shift_3 | q2 END;
+    packed_2 bigint := q3 << shift_3 | q4;
+BEGIN
+    IF code_bits <= 64 THEN
+        IF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << shift_1 | image.code_2 << shift_2 | image.code_3 << shift_3 | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << shift_1 | image.code_2 << shift_2 | image.code_3 << shift_3 | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        END IF;
+    ELSIF code_bits <= 128 THEN
+        IF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << shift_3 | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << shift_3 | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << shift_3 | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << shift_3 | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        END IF;
+    ELSE
+        IF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        END IF;
+    END IF;
 END
 $$;
 
