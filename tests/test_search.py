@@ -75,6 +75,28 @@ def test_codes_of_one_encoder_never_answer_for_another(database_url: str) -> Non
             db.search(first.codes[0])
 
 
+@pytest.mark.parametrize("others", [0, 900])
+def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
+    """Their scan has a plan of its own for each way of packing, and for each way of reading."""
+    with retrieval_db.connect(database_url) as db:
+        for bits in (16, 96, 192):
+            items = example.filled(db.connection, "clustered", 300, bits, f"small {bits}")
+            if others:
+                example.filled(db.connection, "clustered", others, bits, f"other {bits}", seed=1)
+            db.connection.execute("VACUUM (ANALYZE) images")
+            for query in (items.codes[0], *example.random_codes("clustered", 3, bits, seed=2)):
+                ranked = example.nearest(items, query, None)
+                for k, radius in ((1, None), (40, None), (300, None), (None, bits // 3)):
+                    result = db.search(query, encoder=f"small {bits}", k=k, radius=radius)
+                    assert as_pairs(result) == example.nearest(items, query, k, radius)
+                    assert result.plan == "scan"
+                found = db.search(query, encoder=f"small {bits}", k=20, labels=["label 2"])
+                assert as_pairs(found) == [
+                    pair for pair in ranked if int(pair[0].rpartition("/")[2][:-4]) % 7 == 2
+                ][:20]
+            db.connection.execute("TRUNCATE images CASCADE")
+
+
 def test_wrong_queries_are_refused(database_url: str) -> None:
     with retrieval_db.connect(database_url) as db:
         with pytest.raises(UnknownEncoder, match="holds no codes yet"):
