@@ -48,7 +48,7 @@ def tune(
         typer.Option(
             "--covering/--compact",
             help="Indexes that hold whole codes: fast, 67 bytes a row and chunk; or only where "
-            "the rows are: about 13 bytes.",
+            "the rows are: about 11 bytes.",
         ),
     ] = None,
     sql: Annotated[

@@ -101,7 +101,7 @@ def tune(
         encoder: whose rows are counted.
         widths: bits of each chunk; by default what fits the number of rows.
         covering: whether the indexes hold the whole code (67 bytes a row and chunk), or only
-            where the rows are (about 13; each row met is then fetched); as it is by default.
+            where the rows are (about 11; each row met is then fetched); as it is by default.
         online: build without blocking writers, which takes twice as long.
         report: told each statement before it runs.
 

@@ -422,3 +422,19 @@ def test_chunks_follow_the_number_of_rows(database_url: str, bits: int, rows: in
     assert widths.sum() == bits
     assert widths.max() - widths.min() <= 1
     assert widths.max() <= 31
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 10**5, 10**6, 10**9])
+@pytest.mark.parametrize("bits", [4, 64, 128, 256])
+def test_compact_chunks_are_as_many_and_no_wider(database_url: str, bits: int, rows: int) -> None:
+    with example.connect(database_url) as connection:
+        found = connection.execute(
+            "SELECT chunk_widths(%(bits)s, %(rows)s), compact_chunk_widths(%(bits)s, %(rows)s)",
+            {"bits": bits, "rows": rows},
+        ).fetchone()
+    assert found is not None
+    widths, compact = map(np.array, found)
+    assert len(compact) == len(widths)
+    assert (compact <= widths).all()
+    # No narrower than two rows to a bucket of uniform codes ask for.
+    assert (compact >= np.minimum(widths, np.log2(max(rows, 2)) - 1.5)).all()
