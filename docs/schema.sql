@@ -86,6 +86,13 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION public.compact_chunk_widths(bits integer, row_count bigint) RETURNS smallint[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    BEGIN ATOMIC
+ SELECT array_agg((LEAST((chunk.width)::numeric, GREATEST((round(log(2.0, (GREATEST(compact_chunk_widths.row_count, (2)::bigint))::numeric)) - (1)::numeric), (8)::numeric)))::smallint ORDER BY chunk.j) AS array_agg
+    FROM unnest(public.chunk_widths(compact_chunk_widths.bits, compact_chunk_widths.row_count)) WITH ORDINALITY chunk(width, j);
+END;
+
 CREATE FUNCTION public.count_labelled(encoder integer, wanted text[], at_most bigint) RETURNS bigint
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
@@ -1597,19 +1604,16 @@ CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone
     AS $$
 #variable_conflict use_variable
 DECLARE
-    shift_3 integer := code_bits / 4;
-    shift_2 integer := 2 * shift_3;
-    shift_1 integer := 3 * shift_3;
-    packed_1 bigint := CASE WHEN code_bits <= 64
-                            THEN q1 << shift_1 | q2 << shift_2 | q3 << shift_3 | q4
-                            ELSE q1 << shift_3 | q2 END;
-    packed_2 bigint := q3 << shift_3 | q4;
+    word integer := code_bits / 4;
+    packed_1 bigint := CASE WHEN code_bits <= 64 THEN ((q1 << word | q2) << word | q3) << word | q4
+                            ELSE q1 << word | q2 END;
+    packed_2 bigint := q3 << word | q4;
 BEGIN
     IF code_bits <= 64 THEN
         IF alone THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << shift_1 | image.code_2 << shift_2 | image.code_3 << shift_3 | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder
                         AND (labels IS NULL OR image.label = ANY (labels))
@@ -1620,7 +1624,7 @@ BEGIN
         ELSE
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << shift_1 | image.code_2 << shift_2 | image.code_3 << shift_3 | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder
                         AND (labels IS NULL OR image.label = ANY (labels))
@@ -1633,7 +1637,7 @@ BEGIN
         IF alone THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << shift_3 | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << shift_3 | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder
                         AND (labels IS NULL OR image.label = ANY (labels))
@@ -1644,7 +1648,7 @@ BEGIN
         ELSE
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << shift_3 | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << shift_3 | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder
                         AND (labels IS NULL OR image.label = ANY (labels))
@@ -1702,9 +1706,15 @@ BEGIN
     FOR old IN SELECT * FROM layout_leftovers() LOOP
         RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
     END LOOP;
+    covering := coalesce(
+        covering,
+        (SELECT own.covering FROM layouts AS own WHERE own.encoder_id = found.id AND own.active),
+        true
+    );
     IF chosen IS NULL THEN
         SELECT count(*) INTO row_count FROM images WHERE encoder_id = found.id;
-        chosen := chunk_widths(found.bits, row_count);
+        chosen := CASE WHEN covering THEN chunk_widths(found.bits, row_count)
+                       ELSE compact_chunk_widths(found.bits, row_count) END;
     END IF;
     IF (SELECT sum(width) FROM unnest(chosen) AS width) > found.bits
        OR 1 > ANY (chosen) OR 31 < ANY (chosen) THEN
@@ -1715,11 +1725,7 @@ BEGIN
     FROM (SELECT j, (sum(width) OVER (ORDER BY j) - width)::smallint AS before
           FROM unnest(chosen) WITH ORDINALITY AS chunk (width, j)) AS placed;
     INSERT INTO layouts (encoder_id, bits, starts, widths, covering)
-    VALUES (found.id, found.bits, starts, chosen, coalesce(
-        covering,
-        (SELECT own.covering FROM layouts AS own WHERE own.encoder_id = found.id AND own.active),
-        true
-    )) RETURNING id INTO layout_id;
+    VALUES (found.id, found.bits, starts, chosen, covering) RETURNING id INTO layout_id;
 
     RETURN QUERY SELECT * FROM layout_index_statements(layout_id, online);
     RETURN NEXT layout_search_statement(layout_id);

@@ -79,7 +79,7 @@ def test_codes_of_one_encoder_never_answer_for_another(database_url: str) -> Non
 def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
     """Their scan has a plan of its own for each way of packing, and for each way of reading."""
     with retrieval_db.connect(database_url) as db:
-        for bits in (16, 96, 192):
+        for bits in (16, 64, 128, 256):
             items = example.filled(db.connection, "clustered", 300, bits, f"small {bits}")
             if others:
                 example.filled(db.connection, "clustered", others, bits, f"other {bits}", seed=1)

@@ -7,15 +7,15 @@ down_revision = "0006"
 branch_labels = None
 depends_on = None
 
-# Words are packed by shifts that are parameters, so that one plan serves all widths.
+# Words are packed by a shift that is a parameter, so that one plan serves all widths.
 DISTANCES = {
     "IF code_bits <= 64 THEN": (
-        "bit_count(((image.code_1 << shift_1 | image.code_2 << shift_2 | image.code_3 << shift_3"
+        "bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word"
         " | image.code_4) # packed_1)::bit(64))"
     ),
     "ELSIF code_bits <= 128 THEN": (
-        "bit_count(((image.code_1 << shift_3 | image.code_2) # packed_1)::bit(64))"
-        " + bit_count(((image.code_3 << shift_3 | image.code_4) # packed_2)::bit(64))"
+        "bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64))"
+        " + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))"
     ),
     "ELSE": " + ".join(f"bit_count((image.code_{n} # q{n})::bit(64))" for n in (1, 2, 3, 4)),
 }
@@ -60,13 +60,10 @@ CREATE FUNCTION small_scan_keys(
 AS $$
 #variable_conflict use_variable
 DECLARE
-    shift_3 integer := code_bits / 4;
-    shift_2 integer := 2 * shift_3;
-    shift_1 integer := 3 * shift_3;
-    packed_1 bigint := CASE WHEN code_bits <= 64
-                            THEN q1 << shift_1 | q2 << shift_2 | q3 << shift_3 | q4
-                            ELSE q1 << shift_3 | q2 END;
-    packed_2 bigint := q3 << shift_3 | q4;
+    word integer := code_bits / 4;
+    packed_1 bigint := CASE WHEN code_bits <= 64 THEN ((q1 << word | q2) << word | q3) << word | q4
+                            ELSE q1 << word | q2 END;
+    packed_2 bigint := q3 << word | q4;
 BEGIN{branches()}
 END
 $$
