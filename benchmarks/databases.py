@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,11 +65,24 @@ def paths_of(rows: int) -> list[str]:
 
 
 def load(
-    db: Database, name: str, packed: Packed, bits: int, labels: list[str] | None = None
+    db: Database,
+    name: str,
+    packed: Packed,
+    bits: int,
+    labels: Sequence[str] | None = None,
+    metadata: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Load codes under an encoder of their own, from nothing to searchable."""
     report = db.load(
-        CodeSet(packed, bits, paths_of(len(packed)), labels, encoder=name, fingerprint=name)
+        CodeSet(
+            packed,
+            bits,
+            paths_of(len(packed)),
+            labels,
+            metadata=metadata,
+            encoder=name,
+            fingerprint=name,
+        )
     )
     return {
         "load_index_vacuum_seconds": round(report.seconds, 1),

@@ -174,7 +174,9 @@ BEGIN
             RETURN greatest(share * table_rows, 2000);
         END IF;
     END IF;
-    RETURN count_labelled(encoder, wanted, (all_rows / 16)::bigint);
+    known := greatest(all_rows / 16, 2000)::integer;
+    share := count_labelled(encoder, wanted, known);
+    RETURN CASE WHEN share < known THEN share ELSE all_rows END;
 END
 $$;
 
@@ -458,6 +460,13 @@ BEGIN
         next_probes[c] := 1;
         next_met[c] := floor_rows[c];
     END LOOP;
+
+    IF k IS NULL AND all_rows < 100000 AND shells_price(
+        reach + 1, widths, flips, next_probes, next_met, floor_rows, row_price
+    ) > scan_price THEN
+        stop := 'scan';
+        RETURN;
+    END IF;
 
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';
@@ -1058,7 +1067,7 @@ BEGIN
     END IF;
 
     plan := otherwise;
-    IF price >= 4000 AND subject.ready THEN
+    IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20) THEN
         EXECUTE format('SELECT * FROM search_layout_%s'
                        '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
                        subject.layout_id)
@@ -1257,6 +1266,13 @@ BEGIN
         next_met[c] := floor_rows[c];
     END LOOP;
 
+    IF k IS NULL AND all_rows < 100000 AND shells_price(
+        reach + 1, widths, flips, next_probes, next_met, floor_rows, row_price
+    ) > scan_price THEN
+        stop := 'scan';
+        RETURN;
+    END IF;
+
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';
         FOR c IN 1 .. 4 LOOP
@@ -1431,6 +1447,13 @@ BEGIN
         next_probes[c] := 1;
         next_met[c] := floor_rows[c];
     END LOOP;
+
+    IF k IS NULL AND all_rows < 100000 AND shells_price(
+        reach + 1, widths, flips, next_probes, next_met, floor_rows, row_price
+    ) > scan_price THEN
+        stop := 'scan';
+        RETURN;
+    END IF;
 
     WHILE guaranteed < reach LOOP
         next_price := 'infinity';

@@ -91,9 +91,12 @@ def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
                     assert as_pairs(result) == example.nearest(items, query, k, radius)
                     assert result.plan == "scan"
                 found = db.search(query, encoder=f"small {bits}", k=20, labels=["label 2"])
-                assert as_pairs(found) == [
-                    pair for pair in ranked if int(pair[0].rpartition("/")[2][:-4]) % 7 == 2
-                ][:20]
+                assert (
+                    as_pairs(found)
+                    == [pair for pair in ranked if int(pair[0].rpartition("/")[2][:-4]) % 7 == 2][
+                        :20
+                    ]
+                )
             db.connection.execute("TRUNCATE images CASCADE")
 
 

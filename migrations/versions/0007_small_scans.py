@@ -1,4 +1,4 @@
-"""Plans made once where few rows are scanned, and a hash join where an answer has many rows."""
+"""Small tables: plans made once, no shells in vain, and a hash join for long answers."""
 
 from alembic import context, op
 
@@ -78,6 +78,30 @@ SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000
                                      q1, q2, q3, q4, keep, worst, labels, metadata)
                 ELSE {SCAN.removeprefix("keys := ").removesuffix(";")} END;"""
 
+# A small table's scan is so quick that shells in vain are felt. Nearly all rows are wanted: scan.
+BUCKETS = "IF price >= 4000 AND subject.ready THEN"
+BUCKETS_FOR_FEW = """\
+IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20) THEN"""
+
+# Without k the shells that a radius needs are known before the first.
+SHELLS = "    WHILE guaranteed < reach LOOP\n        next_price := 'infinity';"
+PRICED_SHELLS = f"""\
+    IF k IS NULL AND all_rows < 100000 AND shells_price(
+        reach + 1, widths, flips, next_probes, next_met, floor_rows, row_price
+    ) > scan_price THEN
+        stop := 'scan';
+        RETURN;
+    END IF;
+
+{SHELLS}"""
+
+# A count that reached its bound is of at least so many rows, perhaps of all.
+COUNTED = "RETURN count_labelled(encoder, wanted, (all_rows / 16)::bigint);"
+COUNTED_OR_MANY = """\
+known := greatest(all_rows / 16, 2000)::integer;
+    share := count_labelled(encoder, wanted, known);
+    RETURN CASE WHEN share < known THEN share ELSE all_rows END;"""
+
 # The planner takes an array for ten elements, and looks up ids one by one; a series of unknown
 # length it takes for a thousand, for which it hashes a small table.
 SEARCH_CODES = """
@@ -129,15 +153,29 @@ def earlier(number: str, name: str) -> str:
     return text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
 
 
+# Function, the revision that made it, and what is changed in it.
+CHANGED = (
+    ("RUN_SEARCH", "0005", ((SCAN, SMALL_OR_LARGE_SCAN), (BUCKETS, BUCKETS_FOR_FEW))),
+    ("ESTIMATED_LABELLED", "0005", ((COUNTED, COUNTED_OR_MANY),)),
+    ("LAYOUT_SEARCH_STATEMENT", "0005", ((SHELLS, PRICED_SHELLS),)),
+)
+
+
 def upgrade() -> None:
     op.execute(SMALL_SCAN_KEYS)
-    run_search = earlier("0005", "RUN_SEARCH")
-    assert run_search.count(SCAN) == 1
-    op.execute(run_search.replace(SCAN, SMALL_OR_LARGE_SCAN))
+    for name, revision, changes in CHANGED:
+        text = earlier(revision, name)
+        for old, new in changes:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        op.execute(text)
     op.execute(SEARCH_CODES)
+    op.execute(context.script.get_revision("0005").module.REBUILD_SEARCHES)
 
 
 def downgrade() -> None:
     op.execute(earlier("0003", "SEARCH_CODES"))
-    op.execute(earlier("0005", "RUN_SEARCH"))
+    for name, revision, _ in CHANGED:
+        op.execute(earlier(revision, name))
+    op.execute(context.script.get_revision("0005").module.REBUILD_SEARCHES)
     op.execute("DROP FUNCTION small_scan_keys")
