@@ -37,6 +37,8 @@ def question_of(found: Result) -> str:
 def search_part() -> Iterator[str]:
     for result in searches():
         title = f"{result['workload']}: {result['rows']:,} codes of {result['bits']} bits"
+        if any(found.get("hnsw_settings") for found in result["questions"]):
+            title += ", HNSW's index beside ours"
         yield from heading(result, title)
         yield (
             f"{result['queries']:,} queries, seed {result['seed']}; bucket indexes "

@@ -74,8 +74,10 @@ def over_ours(name: str) -> Callable[[dict[str, Result]], float | None]:
 
 
 def whole_hnsw(by_name: dict[str, Result]) -> float | None:
-    """HNSW's p50 as a multiple of ours, at the first setting that missed nothing."""
-    return over_ours(f"pgvector HNSW, ef {by_name[''].get('hnsw_first_ef_with_recall_1')}")(by_name)
+    """HNSW's p50 as a multiple of ours, at the first setting that missed nothing, or the last."""
+    steps = by_name[""].get("hnsw_settings") or [{"ef": None}]
+    ef = by_name[""].get("hnsw_first_ef_with_recall_1") or steps[-1]["ef"]
+    return over_ours(f"pgvector HNSW, ef {ef}")(by_name)
 
 
 def spread(by_name: dict[str, Result]) -> float | None:
@@ -109,8 +111,8 @@ TARGETS = (
         size=TEN,
     ),
     Target(
-        "clustered, k = 10: HNSW at recall 1 over ours",
-        CLUSTERED,
+        "clustered, k = 10: HNSW at recall 1, or as near as it comes, over ours",
+        "search-hnsw-clustered-*",
         figure(10, None, whole_hnsw),
         least=1,
         size=TEN,
