@@ -438,7 +438,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := @met_price@;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1093,9 +1093,9 @@ BEGIN
         IF plan = 'filter' AND labelled < 2000 THEN
             keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
         ELSE
-            keys := CASE WHEN all_rows < 30000
+            keys := CASE WHEN all_rows < 30000 AND labels IS NULL AND metadata IS NULL
                 THEN small_scan_keys(subject.id, subject.bits, table_rows < 1.5 * all_rows,
-                                     q1, q2, q3, q4, keep, worst, labels, metadata)
+                                     q1, q2, q3, q4, keep, worst)
                 ELSE scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
                               keep, worst, labels, metadata) END;
         END IF;
@@ -1243,7 +1243,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1425,7 +1425,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1618,7 +1618,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
+CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1638,9 +1638,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1649,9 +1647,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1662,9 +1658,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1673,9 +1667,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1686,9 +1678,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1697,9 +1687,7 @@ BEGIN
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );

@@ -25,9 +25,7 @@ STATEMENT = """
                 SELECT best.key
                 FROM (SELECT ({distance}) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE {rows}
-                        AND (labels IS NULL OR image.label = ANY (labels))
-                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                      WHERE {rows}) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );"""
@@ -50,7 +48,7 @@ SMALL_SCAN_KEYS = f"""
 CREATE FUNCTION small_scan_keys(
     encoder integer, code_bits integer, alone boolean,
     q1 bigint, q2 bigint, q3 bigint, q4 bigint,
-    keep integer, worst bigint, labels text[], metadata jsonb
+    keep integer, worst bigint
 ) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path FROM CURRENT
@@ -72,10 +70,11 @@ $$
 SCAN = """keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
                               keep, worst, labels, metadata);"""
 
-# Under 30,000 rows no plan is so much better that it makes up for its planning.
-SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000
+# Under 30,000 rows no plan is so much better that it makes up for its planning; a filter may be
+# rare, and is planned for.
+SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000 AND labels IS NULL AND metadata IS NULL
                 THEN small_scan_keys(subject.id, subject.bits, table_rows < 1.5 * all_rows,
-                                     q1, q2, q3, q4, keep, worst, labels, metadata)
+                                     q1, q2, q3, q4, keep, worst)
                 ELSE {SCAN.removeprefix("keys := ").removesuffix(";")} END;"""
 
 # A small table's scan is so quick that shells in vain are felt. Nearly all rows are wanted: scan.
@@ -94,6 +93,10 @@ PRICED_SHELLS = f"""\
     END IF;
 
 {SHELLS}"""
+
+# As with a filter, fewer are tried there before their price is held against the scan's.
+FREE = "CASE WHEN filtered THEN 0.05"
+FREE_OF_SMALL = "CASE WHEN filtered OR all_rows < 30000 THEN 0.05"
 
 # A count that reached its bound is of at least so many rows, perhaps of all.
 COUNTED = "RETURN count_labelled(encoder, wanted, (all_rows / 16)::bigint);"
@@ -157,7 +160,7 @@ def earlier(number: str, name: str) -> str:
 CHANGED = (
     ("RUN_SEARCH", "0005", ((SCAN, SMALL_OR_LARGE_SCAN), (BUCKETS, BUCKETS_FOR_FEW))),
     ("ESTIMATED_LABELLED", "0005", ((COUNTED, COUNTED_OR_MANY),)),
-    ("LAYOUT_SEARCH_STATEMENT", "0005", ((SHELLS, PRICED_SHELLS),)),
+    ("LAYOUT_SEARCH_STATEMENT", "0005", ((SHELLS, PRICED_SHELLS), (FREE, FREE_OF_SMALL))),
 )
 
 
