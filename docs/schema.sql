@@ -1067,7 +1067,8 @@ BEGIN
     END IF;
 
     plan := otherwise;
-    IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20) THEN
+    IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20)
+       AND (all_rows >= 30000 OR labels IS NULL AND metadata IS NULL) THEN
         EXECUTE format('SELECT * FROM search_layout_%s'
                        '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
                        subject.layout_id)
@@ -1093,9 +1094,9 @@ BEGIN
         IF plan = 'filter' AND labelled < 2000 THEN
             keys := labelled_keys(subject.id, q1, q2, q3, q4, keep, worst, labels, metadata);
         ELSE
-            keys := CASE WHEN all_rows < 30000 AND labels IS NULL AND metadata IS NULL
+            keys := CASE WHEN all_rows < 30000
                 THEN small_scan_keys(subject.id, subject.bits, table_rows < 1.5 * all_rows,
-                                     q1, q2, q3, q4, keep, worst)
+                                     q1, q2, q3, q4, keep, worst, labels, metadata)
                 ELSE scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
                               keep, worst, labels, metadata) END;
         END IF;
@@ -1618,7 +1619,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint) RETURNS bigint[]
+CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     SET plan_cache_mode TO 'force_generic_plan'
@@ -1627,13 +1628,14 @@ CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone
     AS $$
 #variable_conflict use_variable
 DECLARE
+    filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     word integer := code_bits / 4;
     packed_1 bigint := CASE WHEN code_bits <= 64 THEN ((q1 << word | q2) << word | q3) << word | q4
                             ELSE q1 << word | q2 END;
     packed_2 bigint := q3 << word | q4;
 BEGIN
     IF code_bits <= 64 THEN
-        IF alone THEN
+        IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
@@ -1642,18 +1644,40 @@ BEGIN
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
         END IF;
     ELSIF code_bits <= 128 THEN
-        IF alone THEN
+        IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
@@ -1662,18 +1686,40 @@ BEGIN
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
         END IF;
     ELSE
-        IF alone THEN
+        IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
@@ -1682,12 +1728,34 @@ BEGIN
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );

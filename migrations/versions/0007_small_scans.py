@@ -25,19 +25,33 @@ STATEMENT = """
                 SELECT best.key
                 FROM (SELECT ({distance}) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE {rows}) AS best
+                      WHERE {rows}{filters}) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );"""
+
+# Without a filter, and read as the table stands or by the unique key; the same with filters.
+ROWS = {
+    "IF alone AND NOT filtered THEN": ("image.encoder_id + 0 = encoder", ""),
+    "ELSIF NOT filtered THEN": ("image.encoder_id = encoder", ""),
+    "ELSIF alone THEN": ("image.encoder_id + 0 = encoder", "@"),
+    "ELSE": ("image.encoder_id = encoder", "@"),
+}
+FILTERS = """
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)"""
 
 
 def branches() -> str:
     """A statement for each way of counting, and for each way of reading the rows."""
     text = ""
     for width, distance in DISTANCES.items():
-        alone = STATEMENT.format(distance=distance, rows="image.encoder_id + 0 = encoder")
-        among = STATEMENT.format(distance=distance, rows="image.encoder_id = encoder")
-        text += f"\n    {width}\n        IF alone THEN{alone}\n        ELSE{among}\n        END IF;"
+        text += f"\n    {width}"
+        for case, (rows, filters) in ROWS.items():
+            given = FILTERS if filters else ""
+            text += f"\n        {case}"
+            text += STATEMENT.format(distance=distance, rows=rows, filters=given)
+        text += "\n        END IF;"
     return f"{text}\n    END IF;"
 
 
@@ -48,7 +62,7 @@ SMALL_SCAN_KEYS = f"""
 CREATE FUNCTION small_scan_keys(
     encoder integer, code_bits integer, alone boolean,
     q1 bigint, q2 bigint, q3 bigint, q4 bigint,
-    keep integer, worst bigint
+    keep integer, worst bigint, labels text[], metadata jsonb
 ) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
     SET search_path FROM CURRENT
@@ -58,6 +72,7 @@ CREATE FUNCTION small_scan_keys(
 AS $$
 #variable_conflict use_variable
 DECLARE
+    filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     word integer := code_bits / 4;
     packed_1 bigint := CASE WHEN code_bits <= 64 THEN ((q1 << word | q2) << word | q3) << word | q4
                             ELSE q1 << word | q2 END;
@@ -70,17 +85,18 @@ $$
 SCAN = """keys := scan_keys(subject.id, subject.bits, subject.shared, q1, q2, q3, q4,
                               keep, worst, labels, metadata);"""
 
-# Under 30,000 rows no plan is so much better that it makes up for its planning; a filter may be
-# rare, and is planned for.
-SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000 AND labels IS NULL AND metadata IS NULL
+# Under 30,000 rows no plan is so much better that it makes up for its planning.
+SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000
                 THEN small_scan_keys(subject.id, subject.bits, table_rows < 1.5 * all_rows,
-                                     q1, q2, q3, q4, keep, worst)
+                                     q1, q2, q3, q4, keep, worst, labels, metadata)
                 ELSE {SCAN.removeprefix("keys := ").removesuffix(";")} END;"""
 
-# A small table's scan is so quick that shells in vain are felt. Nearly all rows are wanted: scan.
+# A small table's scan is so quick that shells in vain are felt: none where a twentieth of the rows
+# is wanted, or a filter makes the scan quicker and the shells dearer.
 BUCKETS = "IF price >= 4000 AND subject.ready THEN"
 BUCKETS_FOR_FEW = """\
-IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20) THEN"""
+IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20)
+       AND (all_rows >= 30000 OR labels IS NULL AND metadata IS NULL) THEN"""
 
 # Without k the shells that a radius needs are known before the first.
 SHELLS = "    WHILE guaranteed < reach LOOP\n        next_price := 'infinity';"
