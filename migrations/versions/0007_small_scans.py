@@ -25,21 +25,23 @@ STATEMENT = """
                 SELECT best.key
                 FROM (SELECT ({distance}) << 54 | image.id AS key
                       FROM images AS image
-                      WHERE {rows}{filters}) AS best
+                      WHERE {rows}) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );"""
 
-# Without a filter, and read as the table stands or by the unique key; the same with filters.
-ROWS = {
-    "IF alone AND NOT filtered THEN": ("image.encoder_id + 0 = encoder", ""),
-    "ELSIF NOT filtered THEN": ("image.encoder_id = encoder", ""),
-    "ELSIF alone THEN": ("image.encoder_id + 0 = encoder", "@"),
-    "ELSE": ("image.encoder_id = encoder", "@"),
-}
 FILTERS = """
                         AND (labels IS NULL OR image.label = ANY (labels))
                         AND (metadata IS NULL OR image.metadata @> metadata)"""
+
+# Without a filter, read as the table stands or by the unique key; the same with filters.
+ALONE, AMONG = "image.encoder_id + 0 = encoder", "image.encoder_id = encoder"
+ROWS = {
+    "IF alone AND NOT filtered THEN": ALONE,
+    "ELSIF NOT filtered THEN": AMONG,
+    "ELSIF alone THEN": ALONE + FILTERS,
+    "ELSE": AMONG + FILTERS,
+}
 
 
 def branches() -> str:
@@ -47,10 +49,8 @@ def branches() -> str:
     text = ""
     for width, distance in DISTANCES.items():
         text += f"\n    {width}"
-        for case, (rows, filters) in ROWS.items():
-            given = FILTERS if filters else ""
-            text += f"\n        {case}"
-            text += STATEMENT.format(distance=distance, rows=rows, filters=given)
+        for case, rows in ROWS.items():
+            text += f"\n        {case}{STATEMENT.format(distance=distance, rows=rows)}"
         text += "\n        END IF;"
     return f"{text}\n    END IF;"
 
