@@ -1068,7 +1068,7 @@ BEGIN
 
     plan := otherwise;
     IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20)
-       AND (all_rows >= 30000 OR labels IS NULL AND metadata IS NULL) THEN
+       AND (all_rows >= 30000 OR metadata IS NULL AND (k IS NULL OR labels IS NULL)) THEN
         EXECUTE format('SELECT * FROM search_layout_%s'
                        '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
                        subject.layout_id)

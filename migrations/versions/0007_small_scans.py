@@ -92,11 +92,11 @@ SMALL_OR_LARGE_SCAN = f"""keys := CASE WHEN all_rows < 30000
                 ELSE {SCAN.removeprefix("keys := ").removesuffix(";")} END;"""
 
 # A small table's scan is so quick that shells in vain are felt: none where a twentieth of the rows
-# is wanted, or a filter makes the scan quicker and the shells dearer.
+# is wanted, or a filter makes the scan quicker and the shells dearer (a radius tells their price).
 BUCKETS = "IF price >= 4000 AND subject.ready THEN"
 BUCKETS_FOR_FEW = """\
 IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20)
-       AND (all_rows >= 30000 OR labels IS NULL AND metadata IS NULL) THEN"""
+       AND (all_rows >= 30000 OR metadata IS NULL AND (k IS NULL OR labels IS NULL)) THEN"""
 
 # Without k the shells that a radius needs are known before the first.
 SHELLS = "    WHILE guaranteed < reach LOOP\n        next_price := 'infinity';"
