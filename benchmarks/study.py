@@ -49,7 +49,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this program, without the place of the database."""
+    """The command line of this program, without the places of this machine."""
     module = sys.modules["__main__"].__spec__
     given = iter(sys.argv[1:])
     kept = []
@@ -57,7 +57,7 @@ def command() -> str:
         if argument == "--database":
             next(given, None)
         elif not argument.startswith("--database="):
-            kept.append(argument)
+            kept.append("DIR" if Path(argument).is_absolute() else argument)
     return " ".join(["python -m", module.name if module else sys.argv[0], *kept])
 
 
