@@ -74,7 +74,8 @@ def settings(machine: Machine) -> dict[str, str]:
         "min_wal_size": _size(machine.disk // 100, 80 * MB, 1 * GB),
         "checkpoint_timeout": "15min",
         "checkpoint_completion_target": "0.9",
-        "wal_compression": "on",
+        # These programs have pglz only, which takes longer than writing what it saves.
+        "wal_compression": "off",
         "random_page_cost": "1.1",
         "jit": "off",
         "max_worker_processes": str(max(8, cores + 4)),
