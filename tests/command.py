@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -50,13 +51,17 @@ def run(*arguments: object, stdin: bytes = b"") -> Outcome:
 
 
 def start(*arguments: object, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a command as a program of its own."""
+    """Start a command as a program of its own, which Ctrl-C stops.
+
+    A shell has what it starts in the background ignore it, and the tests may be such a thing.
+    """
     return subprocess.Popen(
         [*PROGRAM, *map(str, arguments)],
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
