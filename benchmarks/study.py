@@ -57,7 +57,8 @@ def command() -> str:
         if argument == "--database":
             next(given, None)
         elif not argument.startswith("--database="):
-            kept.append("DIR" if Path(argument).is_absolute() else argument)
+            place = "URL" if "://" in argument else "DIR" if Path(argument).is_absolute() else None
+            kept.append(place or argument)
     return " ".join(["python -m", module.name if module else sys.argv[0], *kept])
 
 

@@ -163,6 +163,8 @@ CREATE FUNCTION public.estimated_labelled(encoder integer, wanted text[], all_ro
 DECLARE
     known integer;
     share float8;
+    bound bigint := greatest(all_rows / 16, 2000);
+    counted bigint;
 BEGIN
     IF table_rows < 1.5 * all_rows THEN
         SELECT count(*), sum(common.share) INTO known, share
@@ -174,9 +176,8 @@ BEGIN
             RETURN greatest(share * table_rows, 2000);
         END IF;
     END IF;
-    known := greatest(all_rows / 16, 2000)::integer;
-    share := count_labelled(encoder, wanted, known);
-    RETURN CASE WHEN share < known THEN share ELSE all_rows END;
+    counted := count_labelled(encoder, wanted, bound);
+    RETURN CASE WHEN counted < bound THEN counted ELSE all_rows END;
 END
 $$;
 

@@ -100,6 +100,19 @@ def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
             db.connection.execute("TRUNCATE images CASCADE")
 
 
+def test_a_bounded_count_of_labels_is_no_count(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        example.filled(db.connection, "uniform", 2_500, 16)
+        labels = [f"label {number}" for number in range(7)]
+        # As where most rows are other encoders', so that the statistics of labels say nothing.
+        for wanted, estimate in ((labels, 2_500), (labels[3:4], 357), (["none"], 0)):
+            found = db.connection.execute(
+                "SELECT estimated_labelled(%s, %s, 2500, 1000000)",
+                [db.encoder("example").id, wanted],
+            ).fetchone()
+            assert found == (estimate,)
+
+
 def test_wrong_queries_are_refused(database_url: str) -> None:
     with retrieval_db.connect(database_url) as db:
         with pytest.raises(UnknownEncoder, match="holds no codes yet"):

@@ -117,9 +117,14 @@ FREE_OF_SMALL = "CASE WHEN filtered OR all_rows < 30000 THEN 0.05"
 # A count that reached its bound is of at least so many rows, perhaps of all.
 COUNTED = "RETURN count_labelled(encoder, wanted, (all_rows / 16)::bigint);"
 COUNTED_OR_MANY = """\
-known := greatest(all_rows / 16, 2000)::integer;
-    share := count_labelled(encoder, wanted, known);
-    RETURN CASE WHEN share < known THEN share ELSE all_rows END;"""
+counted := count_labelled(encoder, wanted, bound);
+    RETURN CASE WHEN counted < bound THEN counted ELSE all_rows END;"""
+DECLARED = "    share float8;\nBEGIN"
+DECLARED_TOO = """\
+    share float8;
+    bound bigint := greatest(all_rows / 16, 2000);
+    counted bigint;
+BEGIN"""
 
 # The planner takes an array for ten elements, and looks up ids one by one; a series of unknown
 # length it takes for a thousand, for which it hashes a small table.
@@ -175,7 +180,7 @@ def earlier(number: str, name: str) -> str:
 # Function, the revision that made it, and what is changed in it.
 CHANGED = (
     ("RUN_SEARCH", "0005", ((SCAN, SMALL_OR_LARGE_SCAN), (BUCKETS, BUCKETS_FOR_FEW))),
-    ("ESTIMATED_LABELLED", "0005", ((COUNTED, COUNTED_OR_MANY),)),
+    ("ESTIMATED_LABELLED", "0005", ((COUNTED, COUNTED_OR_MANY), (DECLARED, DECLARED_TOO))),
     ("LAYOUT_SEARCH_STATEMENT", "0005", ((SHELLS, PRICED_SHELLS), (FREE, FREE_OF_SMALL))),
 )
 
