@@ -49,11 +49,17 @@ def triplet(u: Tensor, labels: Tensor, margin: float) -> Tensor:
     distance = (squares[:, None] + squares - 2 * h @ h.T).clamp(min=0)
     same = labels[:, None] == labels
     positive = same & ~torch.eye(len(u), dtype=torch.bool, device=u.device)
-    anchors, positives = positive.nonzero(as_tuple=True)
-    # Negatives of each pair [P, N]; those that are none are left out by their weight.
-    gaps = margin + distance[anchors, positives][:, None] - distance[anchors]
-    hinge = gaps.clamp(min=0) * ~same[anchors]
-    return hinge.sum() / torch.count_nonzero(hinge.detach()).clamp(min=1)
+    # Not every triplet is looked at: a distance counts as often as it violates the margin with
+    # another of its row, which sorted rows tell.
+    far, limit = distance.detach(), distance.detach() + margin
+    negatives = far.masked_fill(same, torch.inf).sort(1).values
+    limits = limit.masked_fill(~positive, torch.inf).sort(1).values
+    as_positive = torch.searchsorted(negatives, limit) * positive
+    within = torch.searchsorted(limits, far, right=True)
+    as_negative = (positive.sum(1, keepdim=True) - within) * ~same
+    violations = as_positive.sum()
+    hinge = ((as_positive - as_negative) * distance).sum() + margin * violations
+    return hinge / violations.clamp(min=1)
 
 
 def hashnet(u: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -165,17 +166,12 @@ def by_prediction(
 ) -> Ties:
     """Rank a labelled database by a classifier's word: the images of the predicted label come
     first, all others after them. The baseline that hash codes have to be seen beside."""
-    known = np.asarray(database_labels)
-    rows = [
-        Ties.of(known != word, known == label)
-        for word, label in zip(np.asarray(predicted), np.asarray(query_labels), strict=True)
-    ]
-    return Ties.stacked(
-        # Where every image, or none, has the predicted label there is one tie only.
-        part if part.size.shape[1] == 2 else Ties(_second(part.size), _second(part.relevant))
-        for part in rows
+    words, wanted = np.asarray(predicted), np.asarray(query_labels)
+    known = Counter(np.asarray(database_labels).tolist())
+    named = np.array([known[word] for word in words.tolist()], dtype=np.int64)
+    relevant = np.array([known[label] for label in wanted.tolist()], dtype=np.int64)
+    right = np.where(words == wanted, named, 0)
+    return Ties(
+        np.stack([named, known.total() - named], axis=1),
+        np.stack([right, relevant - right], axis=1),
     )
-
-
-def _second(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([counts, np.zeros_like(counts)], axis=1)
