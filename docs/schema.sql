@@ -181,17 +181,9 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.estimated_rows(relation regclass, bytes_a_row integer) RETURNS double precision
+CREATE FUNCTION public.estimated_rows(counted real, pages integer, bytes bigint, bytes_a_row integer) RETURNS double precision
     LANGUAGE sql STABLE
-    BEGIN ATOMIC
- SELECT
-         CASE
-             WHEN ((pg_class.reltuples > (0)::double precision) AND (pg_class.relpages > 0)) THEN ((pg_class.reltuples * ((pg_relation_size((pg_class.oid)::regclass) / (current_setting('block_size'::text))::integer))::double precision) / (pg_class.relpages)::double precision)
-             ELSE ((pg_relation_size((pg_class.oid)::regclass))::double precision / (estimated_rows.bytes_a_row)::double precision)
-         END AS "case"
-    FROM pg_class
-   WHERE (pg_class.oid = (estimated_rows.relation)::oid);
-END;
+    RETURN CASE WHEN ((counted > (0)::double precision) AND (pages > 0)) THEN (((counted)::double precision * ((bytes / (current_setting('block_size'::text))::integer))::double precision) / (pages)::double precision) ELSE ((bytes)::double precision / (bytes_a_row)::double precision) END;
 
 CREATE FUNCTION public.explain_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint, OUT hits integer, OUT exact boolean, OUT guaranteed_radius integer, OUT milliseconds double precision) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -439,7 +431,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := @met_price@;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -994,26 +986,23 @@ DECLARE
     deadline timestamptz := clock_timestamp() + max_ms * interval '1 ms';
 BEGIN
     SELECT named.id, named.bits, layout.id AS layout_id, layout.encoder_id IS NULL AS shared,
-           -- A layout counts once all its indexes are valid: tune builds them one by one.
-           cardinality(chunks.indexes) > 0 AND NOT EXISTS (
-               SELECT FROM unnest(chunks.indexes) AS chunk (oid)
-               LEFT JOIN pg_index ON indexrelid = chunk.oid
-               WHERE indisvalid IS NOT TRUE
-           ) AS ready,
-           estimated_rows(chunks.indexes[1], CASE WHEN layout.covering THEN 75 ELSE 12 END)
-               AS indexed_rows
+           cardinality(layout.widths) AS chunks,
+           coalesce(estimated_rows(bucket.reltuples, bucket.relpages, pg_relation_size(bucket.oid),
+                                   CASE WHEN layout.covering THEN 75 ELSE 12 END), 0)
+               AS indexed_rows,
+           estimated_rows(whole.reltuples, whole.relpages, pg_relation_size(whole.oid), 110)
+               AS table_rows
     INTO subject
     FROM encoders AS named
+    JOIN pg_class AS whole ON whole.oid = 'images'::regclass
     LEFT JOIN LATERAL (
         SELECT * FROM layouts
         WHERE active AND layouts.bits = named.bits
           AND (encoder_id = named.id OR encoder_id IS NULL)
         ORDER BY encoder_id LIMIT 1
     ) AS layout ON true
-    CROSS JOIN LATERAL (
-        SELECT ARRAY(SELECT to_regclass(format('images_bucket_%s_%s', layout.id, j))
-                     FROM generate_series(1, cardinality(layout.widths)) AS j) AS indexes
-    ) AS chunks
+    LEFT JOIN pg_class AS bucket
+        ON bucket.oid = to_regclass(format('images_bucket_%s_1', layout.id))
     WHERE named.name = encoder;
     IF subject.id IS NULL THEN
         RAISE EXCEPTION 'There is no encoder %.', quote_literal(encoder) USING
@@ -1039,7 +1028,7 @@ BEGIN
 
     -- Estimates set prices, never answers. The unit is a row of a scan on one core (0.17 us).
     all_rows := subject.indexed_rows;
-    table_rows := estimated_rows('images', 110);
+    table_rows := subject.table_rows;
     IF subject.shared OR subject.layout_id IS NULL OR all_rows = 0 THEN
         -- The share of this encoder, as ANALYZE saw it.
         all_rows := table_rows * coalesce((
@@ -1068,8 +1057,15 @@ BEGIN
     END IF;
 
     plan := otherwise;
-    IF price >= 4000 AND subject.ready AND (k IS NULL OR k < all_rows / 20)
-       AND (all_rows >= 30000 OR metadata IS NULL AND (k IS NULL OR labels IS NULL)) THEN
+    IF price >= 4000 AND subject.chunks > 0 AND (k IS NULL OR k < all_rows / 20)
+       AND (all_rows >= 30000 OR metadata IS NULL AND (k IS NULL OR labels IS NULL))
+       -- A layout counts once all its indexes are valid: tune builds them one by one.
+       AND NOT EXISTS (
+           SELECT FROM generate_series(1, subject.chunks) AS j
+           LEFT JOIN pg_index ON indexrelid
+               = to_regclass(format('images_bucket_%s_%s', subject.layout_id, j))
+           WHERE indisvalid IS NOT TRUE
+       ) THEN
         EXECUTE format('SELECT * FROM search_layout_%s'
                        '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
                        subject.layout_id)
@@ -1161,7 +1157,8 @@ BEGIN
     SELECT run.keys, run.exact, run.guaranteed_radius INTO keys, certain, complete
     FROM run_search(encoder, q1, q2, q3, q4, k, search_codes.radius, labels, metadata,
                     max_candidates, max_ms, 0) AS run;
-    IF cardinality(keys) < 300 THEN
+    -- A row takes some 110 bytes.
+    IF cardinality(keys) < 1000 OR cardinality(keys) * 880::bigint < pg_relation_size('images') THEN
         RETURN QUERY
         SELECT hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer,
                certain, complete
@@ -1170,10 +1167,10 @@ BEGIN
         ORDER BY hit.rank;
     ELSE
         RETURN QUERY
-        SELECT hit.rank::bigint, image.id, image.path, image.label,
-               (keys[hit.rank] >> 54)::integer, certain, complete
-        FROM generate_series(1, cardinality(keys)) AS hit (rank)
-        JOIN images AS image ON image.id = (keys[hit.rank] & ((1::bigint << 54) - 1))
+        SELECT hit.rank, image.id, image.path, image.label, (hit.key >> 54)::integer,
+               certain, complete
+        FROM unnest(keys) WITH ORDINALITY AS hit (key, rank)
+        JOIN images AS image ON image.id + 0 = (hit.key & ((1::bigint << 54) - 1))
         ORDER BY hit.rank;
     END IF;
 END
@@ -1245,7 +1242,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
@@ -1427,7 +1424,7 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered OR all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted

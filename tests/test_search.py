@@ -45,6 +45,24 @@ def test_sql_gives_the_same_answer(database_url: str) -> None:
     assert all(row[2] for row in rows)
 
 
+@pytest.mark.parametrize("others", [0, 9_000])
+def test_an_answer_of_more_than_a_thousand_rows(database_url: str, others: int) -> None:
+    """Where it is much of the table, the table is read once; otherwise each row is looked up."""
+    with retrieval_db.connect(database_url) as db:
+        if others:
+            example.filled(db.connection, "uniform", others, 64, "others")
+        items = example.filled(db.connection, "clustered", 1_100, 64)
+        query = items.codes[3]
+        for k, radius in ((1_050, None), (None, 64)):
+            rows = db.connection.execute(
+                "SELECT rank, path, distance FROM"
+                " search_codes('example', %s, %s, %s, %s, k => %s, radius => %s)",
+                [*codes.words_of(query, 64), k, radius],
+            ).fetchall()
+            assert [row[1:] for row in rows] == example.nearest(items, query, k, radius)
+            assert [row[0] for row in rows] == list(range(1, len(rows) + 1))
+
+
 def test_filters_leave_k_rows_while_there_are_k(database_url: str) -> None:
     with retrieval_db.connect(database_url) as db:
         items = example.filled(db.connection, "clustered", 700, 64)
