@@ -2,10 +2,11 @@
 
     python -m benchmarks.footprint [--database URL] [--hash 1000000] [--network 50000]
 
-The images are small (32 × 32 PNG files, 10,000 different ones under many names), so that a
-million can be decoded in reasonable time; each is read, decoded and encoded. The index run is
-`retrieval-db index` as a program of its own; its resident memory and that of the processes it
-starts is sampled every second.
+A million times `phash64`: small images (32 × 32 PNG files, 10,000 different ones under many
+names), so that they can be decoded in reasonable time; each is read, decoded and encoded. The
+network is the encoder `cifar10-48` that comes with the program, on the 50,000 training images of
+CIFAR-10 (JPEG copy). The index run is `retrieval-db index` as a program of its own; its resident
+memory and that of the processes it starts is sampled every second.
 """
 
 from __future__ import annotations
@@ -25,37 +26,41 @@ import psutil
 from PIL import Image
 
 from benchmarks import databases, study
-from retrieval_db.encoder import save, train_small
 
 DIFFERENT = 10_000
 IN_A_FOLDER = 1_000
 SIDE = 32
+NETWORK = "cifar10-48"
 
 
-def photos(folder: Path, count: int) -> Path:
-    """So many image files in folders of a thousand; hard links of 10,000 different ones."""
+def file_of(folder: Path, number: int, kind: str) -> Path:
+    """Where an image lies: a thousand in a folder."""
+    place = folder / f"{number // IN_A_FOLDER:05d}"
+    place.mkdir(parents=True, exist_ok=True)
+    return place / f"{number:08d}.{kind}"
+
+
+def made(folder: Path, count: int) -> Path:
+    """So many image files; hard links of 10,000 different ones."""
     random = np.random.default_rng(0)
     for number in range(count):
-        name = folder / f"{number // IN_A_FOLDER:05d}" / f"{number:08d}.png"
-        if number % IN_A_FOLDER == 0:
-            name.parent.mkdir(parents=True)
+        name = file_of(folder, number, "png")
         if number < DIFFERENT:
             small = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
             Image.fromarray(small).resize((SIDE, SIDE)).save(name, compress_level=1)
         else:
-            first = number % DIFFERENT
-            os.link(folder / f"{first // IN_A_FOLDER:05d}" / f"{first:08d}.png", name)
+            os.link(file_of(folder, number % DIFFERENT, "png"), name)
     return folder
 
 
-def tiny_network(file: Path) -> Path:
-    """A small trained network as a file."""
-    random = np.random.default_rng(0)
-    images = [
-        Image.fromarray(random.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)) for _ in range(16)
-    ]
-    save(train_small(images, ["a", "b"] * 8, 64, epochs=1, device="cpu"), file)
-    return file
+def cifar10(folder: Path, count: int) -> Path:
+    """The first of the training images of CIFAR-10 as files."""
+    with np.load(study.data_dir() / "cifar10" / "cifar10_jpeg.npz") as archive:
+        jpeg, offsets, total = archive["jpeg"], archive["offsets"], int(archive["n_train"])
+    for number in range(min(count, total)):
+        content = jpeg[offsets[number] : offsets[number + 1]]
+        file_of(folder, number, "jpg").write_bytes(content.tobytes())
+    return folder
 
 
 def resident(process: psutil.Process) -> int:
@@ -91,7 +96,7 @@ def measured(url: str, folder: Path, encoder: str) -> dict[str, Any]:
     running = [(at, size) for at, size in samples if at < report["profile"]["seconds"]]
     tenths = [running[place * (len(running) - 1) // 10] for place in range(1, 11)]
     return {
-        "encoder": encoder if not encoder.endswith(".safetensors") else "small_cnn64",
+        "encoder": encoder,
         "images": report["found"],
         "encoded": report["encoded"],
         "seconds": round(report["profile"]["seconds"], 1),
@@ -113,20 +118,13 @@ def main() -> None:
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as place:
-        folder = photos(Path(place) / "photos", max(options.hash, options.network))
-        part = Path(place) / "part"
-        part.mkdir()
-        for name in sorted(os.listdir(folder))[: -(-options.network // IN_A_FOLDER)]:
-            (part / name).mkdir()
-            for file in os.listdir(folder / name):
-                os.link(folder / name / file, part / name / file)
-        network = tiny_network(Path(place) / "tiny.safetensors")
-        for kind, where, encoder in (
-            ("network", part, str(network)),
-            ("phash64", folder, "phash64"),
+        for kind, encoder, images, count in (
+            ("network", NETWORK, cifar10, options.network),
+            ("phash64", "phash64", made, options.hash),
         ):
+            folder = images(Path(place) / kind, count)
             with databases.fresh(options.database, "bench_footprint") as db:
-                figures[kind] = measured(db.target.url, where, encoder)
+                figures[kind] = measured(db.target.url, folder, encoder)
             print(kind, figures[kind], flush=True)
             study.write("footprint", study.command(), figures)
 

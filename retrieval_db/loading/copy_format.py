@@ -77,10 +77,11 @@ def half_vectors(features: NDArray[np.floating]) -> Column:
         features: [N, D] floats.
     """
     count, dimensions = features.shape
-    rows = np.zeros((count, 4 + 2 * dimensions), dtype=np.uint8)
-    rows[:, :2] = np.frombuffer(dimensions.to_bytes(2, "big"), dtype=np.uint8)
-    rows[:, 4:] = np.ascontiguousarray(features.astype(">f2")).view(np.uint8)
-    return fixed(rows, rows.shape[1])
+    cells = np.empty((count, 2 + dimensions), dtype=">i2")
+    cells[:, 0] = dimensions
+    cells[:, 1] = 0
+    cells[:, 2:].view(">f2")[...] = features
+    return fixed(cells.view(np.uint8), 2 * cells.shape[1])
 
 
 def rows(columns: Sequence[Column]) -> bytes:

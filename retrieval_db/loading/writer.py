@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import LiteralString
 
 import numpy as np
@@ -18,6 +20,9 @@ from . import copy_format
 from .columns import image_columns
 
 SQL = queries("loading")
+
+# Few enough to stay in the processor's cache, and to be sent while the server stores the last ones.
+FEATURES_AT_ONCE = 256
 
 NO_FEATURES = (
     "There is no table image_features: it needs pgvector 0.7 or later. Install the extension "
@@ -36,10 +41,9 @@ class Writer:
 
     def reserve(self, rows: int) -> NDArray[np.int64]:
         """Fresh ids for so many rows, int64 [rows], rising."""
-        with self.connection.cursor() as cursor:
-            return np.fromiter(
-                (row[0] for row in cursor.execute(SQL["new_ids"], [rows])), dtype=np.int64
-            )
+        found = self.connection.execute(SQL["new_ids"], [rows], binary=True).fetchone()
+        assert found is not None
+        return np.array(found[0], dtype=np.int64)
 
     def write(self, batch: CodeSet, ids: NDArray[np.int64] | None = None) -> tuple[int, int]:
         """Insert or update the rows of a batch, all or none of them.
@@ -150,10 +154,15 @@ class Writer:
     ) -> None:
         assert batch.features is not None
         there = batch.known_features
-        if there.any():
-            keys = copy_format.integers(ids[there], 8)
-            vectors = copy_format.half_vectors(batch.features[there])
-            _copy(cursor, "copy_features", [keys, vectors])
+        if not there.any():
+            return
+        with _copying(cursor, "copy_features") as copy:
+            for start in range(0, len(batch), FEATURES_AT_ONCE):
+                some = slice(start, start + FEATURES_AT_ONCE)
+                known = there[some]
+                keys = copy_format.integers(ids[some][known], 8)
+                vectors = copy_format.half_vectors(batch.features[some][known])
+                copy.write(copy_format.rows([keys, vectors]))
 
 
 def takes_features(connection: Connection) -> bool:
@@ -174,10 +183,16 @@ def _last_of_each_path(batch: CodeSet) -> NDArray[np.intp] | None:
     return np.array(sorted(last.values()), dtype=np.intp)
 
 
+@contextmanager
+def _copying(cursor: psycopg.Cursor[tuple[object, ...]], query: str) -> Iterator[psycopg.Copy]:
+    with cursor.copy(SQL[query]) as copy:
+        copy.write(copy_format.SIGNATURE)
+        yield copy
+        copy.write(copy_format.TRAILER)
+
+
 def _copy(
     cursor: psycopg.Cursor[tuple[object, ...]], query: str, columns: list[copy_format.Column]
 ) -> None:
-    with cursor.copy(SQL[query]) as copy:
-        copy.write(copy_format.SIGNATURE)
+    with _copying(cursor, query) as copy:
         copy.write(copy_format.rows(columns))
-        copy.write(copy_format.TRAILER)
