@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,26 +148,16 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join((*UNSUPERVISED, *SUPERVISED)))
     parser.add_argument("--input-size", type=int, default=129)
     given = parser.parse_args()
-    command, commit = study.command(), study.commit()
     bench = load(given.input_size)
-    path = study.RESULTS / f"{NAME}.json"
-    lines: list[dict[str, Any]] = json.loads(path.read_text())["lines"] if path.exists() else []
-    done = {(line["protocol"], line["method"], line["seed"]) for line in lines}
-
-    def note(protocol: str, method: str, seed: int, **figures: Any) -> None:
-        line = {"protocol": protocol, "method": method, "seed": seed, **figures}
-        lines.append({**line, "commit": commit, "command": command})
-        print(line, flush=True)
-        study.write(
-            NAME,
-            command,
-            {
-                "data": bench.data.name,
-                "features": f"mobilenet_v2 (ImageNet), {bench.input_size} pixels, frozen",
-                "recipe": json.loads(FROZEN.to_json()),
-                "lines": lines,
-            },
-        )
+    ledger = study.Ledger(
+        NAME,
+        ("protocol", "method", "seed"),
+        {
+            "data": bench.data.name,
+            "features": f"mobilenet_v2 (ImageNet), {bench.input_size} pixels, frozen",
+            "recipe": json.loads(FROZEN.to_json()),
+        },
+    )
 
     seeds = [int(seed) for seed in given.seeds.split(",")]
     for seed in seeds:
@@ -176,16 +165,29 @@ def main() -> None:
             split = bench.split(protocol, seed)
             # Nothing is drawn in cvprw15: one seed's baselines are those of all.
             key = seeds[0] if protocol == "cvprw15" else seed
-            if seed == key and (protocol, "baselines", seed) not in done:
-                note(protocol, "baselines", seed, note=split.note, map=baselines(bench, split))
+            if seed == key and not ledger.has(protocol, "baselines", seed):
+                ledger.add(
+                    protocol=protocol,
+                    method="baselines",
+                    seed=seed,
+                    note=split.note,
+                    map=baselines(bench, split),
+                )
             for method in given.methods.split(","):
-                if (protocol, method, seed) in done:
+                if ledger.has(protocol, method, seed):
                     continue
                 started = time.perf_counter()
                 found, softmax = fitted(bench, split, method, seed)
                 seconds = round(time.perf_counter() - started, 1)
                 rounded = {str(bits): round(value, 5) for bits, value in found.items()}
-                note(protocol, method, seed, map=rounded, **softmax, seconds=seconds)
+                ledger.add(
+                    protocol=protocol,
+                    method=method,
+                    seed=seed,
+                    map=rounded,
+                    **softmax,
+                    seconds=seconds,
+                )
 
 
 if __name__ == "__main__":

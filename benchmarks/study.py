@@ -104,3 +104,39 @@ def write(name: str, command: str, figures: dict[str, Any]) -> Path:
     path.write_text(pretty(content) + "\n")
     print(f"Wrote {path.relative_to(ROOT)}", file=sys.stderr)
     return path
+
+
+class Ledger:
+    """A result file of lines, written anew with each: an interrupted study goes on.
+
+    Args:
+        name: of the file, `results/NAME.json`.
+        key: the fields by which a line is known.
+        about: what all lines have in common.
+
+    Attributes:
+        lines: those of earlier runs, and those added.
+    """
+
+    def __init__(self, name: str, key: tuple[str, ...], about: dict[str, Any]) -> None:
+        self.name, self.key, self.about = name, key, about
+        # At the start: a file that changes while the study runs does not belong to it.
+        self.origin = {"commit": commit(), "command": command()}
+        path = RESULTS / f"{name}.json"
+        self.lines: list[dict[str, Any]] = []
+        if path.exists():
+            content = json.loads(path.read_text())
+            changed = [field for field in about if content.get(field) != about[field]]
+            if changed:
+                sys.exit(f"{path.name} was measured with another {', '.join(changed)}: delete it.")
+            self.lines = content["lines"]
+
+    def has(self, *key: Any) -> bool:
+        """Whether there is a line of this key."""
+        return any(tuple(line.get(field) for field in self.key) == key for line in self.lines)
+
+    def add(self, **line: Any) -> None:
+        """Add a line, and write the file."""
+        self.lines.append({**line, **self.origin})
+        print(line, flush=True)
+        write(self.name, self.origin["command"], {**self.about, "lines": self.lines})
