@@ -22,7 +22,14 @@ BEGIN = "<!-- {}: written by python -m benchmarks.training_tables -->"
 END = "<!-- end of {} -->"
 
 # How the result files of each study begin.
-STUDIES = {"cifar10": "cifar10", "frozen": "frozen", "clothing": "clothing_supervised"}
+STUDIES = {
+    "cifar10": "cifar10",
+    "end-to-end": "end_to_end",
+    "frozen": "frozen",
+    "clothing": "clothing_supervised",
+    "inversion": "inversion",
+    "nested": "nested",
+}
 
 
 def methods_part() -> Iterator[str]:
@@ -49,15 +56,22 @@ def _learns(method: Method) -> str:
 
 def results_part() -> Iterator[str]:
     """A table for each study that has been run; else how to run them."""
-    if not [file for name in STUDIES for file in RESULTS.glob(f"{name}-*.json")]:
+    if not [file for name in STUDIES for file in RESULTS.glob(f"{name}*.json")]:
         commands = ", ".join(f"`python -m benchmarks.{name}`" for name in STUDIES.values())
         yield f"Not measured yet. The studies are {commands}."
         yield ""
     yield from _cifar10()
-    for file in sorted(RESULTS.glob("frozen-*.json")):
-        yield from _frozen(json.loads(file.read_text()))
-    for file in sorted(RESULTS.glob("clothing-*.json")):
-        yield from _clothing(json.loads(file.read_text()))
+    parts = {
+        "end-to-end-*": _end_to_end,
+        "frozen-*": _frozen,
+        "clothing-*": _clothing,
+        "inversion": _inversion,
+        "nested-[!s]*": _nested,
+        "nested-search": _nested_search,
+    }
+    for pattern, part in parts.items():
+        for file in sorted(RESULTS.glob(f"{pattern}.json")):
+            yield from part(json.loads(file.read_text()))
 
 
 def _cifar10() -> Iterator[str]:
@@ -101,6 +115,47 @@ def _beside(run: Result) -> dict[str, dict[int, float]]:
     return found
 
 
+def _end_to_end(result: Result) -> Iterator[str]:
+    """The deep methods with the same network and budget: mean and spread over the seeds."""
+    recipe = result["recipe"]
+    methods: dict[str, list[Result]] = defaultdict(list)
+    for line in result["lines"]:
+        methods[line["method"]].append(line)
+    yield from heading(
+        result, f"{result['data']}, the whole network trained: {result['protocol']}, all methods"
+    )
+    yield (
+        f"Network `{result['network']}` from nothing, {result['device']}; for every method "
+        f"{recipe['epochs']} epochs of the 5,000 training images, {recipe['optimizer']}, rate "
+        f"{recipe['learning_rate']:g}, batches of {recipe['batch_size']}, the heads of all widths "
+        "on one network. mAP of the whole ranking (± half of the range over the seeds):"
+    )
+    yield ""
+    head = [
+        "method",
+        *(f"{n} bits" for n in recipe["bits"]),
+        "predicted label (softmax)",
+        "seeds",
+        "s of training",
+    ]
+    last = recipe["bits"][-1]
+    yield from table(
+        head,
+        [
+            [
+                name,
+                *(_spread(_at(lines, n)) for n in recipe["bits"]),
+                _spread([line["softmax_map"] for line in lines]),
+                len(lines),
+                f"{mean(line['training_seconds'] for line in lines):.0f}",
+            ]
+            for name, lines in sorted(methods.items(), key=lambda item: -mean(_at(item[1], last)))
+        ],
+    )
+    yield _commits(result)
+    yield ""
+
+
 def _frozen(result: Result) -> Iterator[str]:
     """All methods on the same features: mean and spread over the seeds."""
     yield from heading(result, f"{result['data']}: {result['features']}")
@@ -132,7 +187,7 @@ def _frozen(result: Result) -> Iterator[str]:
         for name, lines in ranked:
             rows.append([name, *(_spread(_at(lines, n)) for n in bits), len(lines)])
         yield from table(head, rows)
-        yield f"Lines of commits {', '.join(sorted({line['commit'] for line in result['lines']}))}."
+        yield _commits(result)
         yield ""
 
 
@@ -145,6 +200,109 @@ def _clothing(result: Result) -> Iterator[str]:
     )
     yield f"Commit {result['commit']}."
     yield ""
+
+
+def _inversion(result: Result) -> Iterator[str]:
+    """A probe: each method as usual, with more epochs, with classes of one size."""
+    yield from heading(result, f"Behind on the clothing photos, probed: {result['data']}")
+    sizes = sorted(result["images"].values())
+    yield (
+        f"{sum(sizes):,} photos, {sizes[0]} to {sizes[-1]} of a class, learnt from; "
+        f"{result['held_out']} held out. Means of {len(result['lines'][0]['loss'])} seeds, "
+        f"{result['recipe']['bits'][0]} bits:"
+    )
+    yield ""
+    head = [
+        "method",
+        "",
+        "mAP, training photos",
+        "mAP, held out (± half of the range)",
+        "three smallest classes",
+        "bits off the class's code, training",
+        "held out",
+        "nearest two classes, bits",
+    ]
+    yield from table(
+        head,
+        [
+            [
+                line["method"],
+                line["name"],
+                _share(mean(line["map_train"])),
+                _spread(line["map_held_out"]),
+                _share(mean(line["map_held_out_small_classes"])),
+                f"{mean(line['bits_off_train']):.1f}",
+                f"{mean(line['bits_off_held_out']):.1f}",
+                f"{mean(line['nearest_classes']):.0f}",
+            ]
+            for line in result["lines"]
+        ],
+    )
+    yield f"Commit {result['commit']}."
+    yield ""
+
+
+def _nested(result: Result) -> Iterator[str]:
+    """What a prefix is worth: of an ordinary and of a nested code, beside a code of its own."""
+    yield from heading(
+        result, f"Nested codes: {result['data']}, {result['protocol']}, {result['features']}"
+    )
+    methods: dict[str, list[Result]] = defaultdict(list)
+    for line in result["lines"]:
+        methods[line["method"]].append(line["map"])
+    kinds = [("own", "16"), ("nested", "16"), ("prefix", "16")]
+    kinds += [("own", "32"), ("nested", "32"), ("prefix", "32"), ("own", "64"), ("nested", "64")]
+    words = {"own": "of its own", "nested": "nested", "prefix": "prefix of 64"}
+    yield from table(
+        ["method", *(f"{bits} bits {words[kind]}" for kind, bits in kinds), "seeds"],
+        [
+            [
+                name,
+                *(_spread([line[kind][bits] for line in lines]) for kind, bits in kinds),
+                len(lines),
+            ]
+            for name, lines in methods.items()
+        ],
+    )
+    yield _commits(result)
+    yield ""
+
+
+def _nested_search(result: Result) -> Iterator[str]:
+    """Buckets, candidates and times of ordinary and nested codes in PostgreSQL."""
+    yield from heading(result, f"Nested codes searched: {result['data']}, {result['rows']:,} rows")
+    yield from table(
+        [
+            "codes",
+            "distinct",
+            "first 16 bits: distinct",
+            "largest bucket",
+            "bucket a query meets",
+            "candidates, k=10",
+            "ms",
+            "p95",
+        ],
+        [
+            [
+                line["name"],
+                line["distinct"],
+                line["prefix_distinct"],
+                line["prefix_largest"],
+                f"{line['prefix_met']:,.0f}",
+                f"{line['candidates_median']:,.0f}",
+                f"{line['milliseconds_median']:.2f}",
+                f"{line['milliseconds_p95']:.2f}",
+            ]
+            for line in result["lines"]
+        ],
+    )
+    yield f"Commit {result['commit']}."
+    yield ""
+
+
+def _commits(result: Result) -> str:
+    found = sorted({line["commit"] for line in result["lines"]})
+    return f"{'Commits' if len(found) > 1 else 'Commit'} {', '.join(found)}."
 
 
 def _at(lines: list[Result], bits: int) -> list[float]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_db.errors import NotEnoughImages, UsageError
+
+from .nesting import widths
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -127,6 +130,24 @@ def fit_itq(
     """
     mean, axes, projected = _pca(features, bits)
     return centred(mean, axes @ quantising_rotation(projected, seed, iterations))
+
+
+def fit_nested_itq(
+    features: Float32, bits: int, seed: int = 0, *, shortest: int = 16
+) -> LinearHead:
+    """ITQ block by block: the first bits rotate the first principal axes among themselves, those
+    that the next prefix adds the next axes, and so on. The first prefix is the very code that
+    `fit_itq` gives of its width; each further block quantises axes of less variance.
+
+    Arguments and errors as `fit_itq`; `shortest` as in `nesting.widths`.
+    """
+    mean, axes, projected = _pca(features, bits)
+    edges = (0, *widths(bits, shortest))
+    parts = [
+        axes[:, before:after] @ quantising_rotation(projected[:, before:after], seed)
+        for before, after in pairwise(edges)
+    ]
+    return centred(mean, np.concatenate(parts, axis=1))
 
 
 def quantising_rotation(projected: Float64, seed: int, iterations: int = ITQ_ITERATIONS) -> Float64:

@@ -19,7 +19,7 @@ from retrieval_db.errors import EncoderError, FormatError, UsageError
 from .files import write_atomically
 from .heads import LinearHead
 from .inference import resolve_device
-from .objectives import OBJECTIVES, Objective, linear
+from .objectives import Objective, linear, objective
 from .recipes import Recipe
 from .sources import Source
 
@@ -73,18 +73,14 @@ class Model(nn.Module):
         super().__init__()
         self.body = body
         self.heads = nn.ModuleDict({str(bits): nn.Linear(dim, bits) for bits in recipe.bits})
-        make = OBJECTIVES[recipe.method]
         self.objectives = nn.ModuleDict(
-            {
-                str(bits): make(bits, classes, recipe.seed, recipe.settings(bits))
-                for bits in recipe.bits
-            }
+            {str(bits): objective(recipe, bits, classes) for bits in recipe.bits}
         )
         self.norms = nn.ModuleDict(
             {
                 key: nn.BatchNorm1d(int(key), affine=False)
-                for key, objective in self.objectives.items()
-                if objective.normalises
+                for key, each in self.objectives.items()
+                if each.normalises
             }
         )
         self.softmax = nn.Linear(dim, classes)

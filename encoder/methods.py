@@ -87,6 +87,7 @@ def _always(value: float) -> Callable[[int], float]:
     return lambda bits: value
 
 
+_NESTED = Option("shortest prefix that is a code by itself; 0: only the whole is", _always(0))
 _ANCHORS = Option("images that others are compared with", _always(1000))
 
 METHODS: dict[str, Method] = {
@@ -148,6 +149,7 @@ METHODS: dict[str, Method] = {
             "Lin et al., CVPR workshops 2015",
             48,
             trained=True,
+            options={"nested": _NESTED},
         ),
         Method(
             "triplet",
@@ -156,7 +158,8 @@ METHODS: dict[str, Method] = {
             64,
             trained=True,
             options={
-                "margin": Option("by how much another class is farther", lambda bits: bits / 4 + 4)
+                "margin": Option("by how much another class is farther", lambda bits: bits / 4 + 4),
+                "nested": _NESTED,
             },
         ),
         Method(
@@ -168,6 +171,7 @@ METHODS: dict[str, Method] = {
             options={
                 "alpha": Option("slope of the sigmoid of inner products", lambda bits: 10 / bits),
                 "growth": Option("β ends at √(1 + growth)", _always(50.0)),
+                "nested": _NESTED,
             },
         ),
         Method(
@@ -179,6 +183,7 @@ METHODS: dict[str, Method] = {
             options={
                 "gamma": Option("γ of the Cauchy distribution, in bits", lambda bits: bits / 2.4),
                 "quantisation": Option("λ of the quantisation loss", _always(0.1)),
+                "nested": _NESTED,
             },
         ),
         Method(
@@ -187,7 +192,10 @@ METHODS: dict[str, Method] = {
             "Su et al., NeurIPS 2018",
             48,
             trained=True,
-            options={"quantisation": Option("λ of the cubic penalty", _always(0.1))},
+            options={
+                "quantisation": Option("λ of the cubic penalty", _always(0.1)),
+                "nested": _NESTED,
+            },
         ),
         Method(
             "csq",
@@ -195,7 +203,10 @@ METHODS: dict[str, Method] = {
             "Yuan et al., CVPR 2020",
             64,
             trained=True,
-            options={"quantisation": Option("λ of the penalty", _always(1e-4))},
+            options={
+                "quantisation": Option("λ of the penalty", _always(1e-4)),
+                "nested": _NESTED,
+            },
         ),
         Method(
             "orthohash",
@@ -206,6 +217,7 @@ METHODS: dict[str, Method] = {
             options={
                 "scale": Option("s, by which cosines are multiplied", lambda bits: 8.0),
                 "margin": Option("m, taken off the cosine of the true class", _always(0.2)),
+                "nested": _NESTED,
             },
         ),
     )

@@ -3,7 +3,8 @@ names the class afterwards. One entry in `OBJECTIVES` for each deep method of `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from . import losses
 from .heads import Classifier, LinearHead
-from .targets import centres
+from .nesting import widths
+from .recipes import Recipe
+from .targets import nested_centres
 
 Options = Mapping[str, float]
 
@@ -91,7 +94,9 @@ class Centred(Objective):
 
     def __init__(self, bits: int, classes: int, seed: int, options: Options) -> None:
         super().__init__(bits, classes, seed, options)
-        self.register_buffer("targets", torch.from_numpy(centres(classes, bits, seed)).float())
+        prefixes = widths(bits, int(options.get("nested", 0)))
+        targets = nested_centres(classes, prefixes, seed)
+        self.register_buffer("targets", torch.from_numpy(targets).float())
 
     def classifier(self) -> Classifier:
         """The inner product with each target: targets are of one length."""
@@ -114,6 +119,35 @@ class OrthoHash(Centred):
         return losses.orthohash(u, labels, self.targets, options["scale"], options["margin"])
 
 
+class Nested(Objective):
+    """The mean loss of prefixes of the code, each as a code by itself: Σ_p ℓ_p(u[:, :p]) / P.
+
+    Kusupati, Bhatt, Rege, Wallingford, Sinha, Ramanujan, Howard-Snyder, Chen, Kakade, Jain &
+    Farhadi, "Matryoshka representation learning", NeurIPS 2022, eq. 1, with equal weights. A
+    loss that has a classifier has one for each prefix.
+
+    Args:
+        parts: an objective for each prefix, by rising width.
+    """
+
+    def __init__(self, parts: Sequence[Objective]) -> None:
+        whole = parts[-1]
+        super().__init__(whole.bits, 0, 0, whole.options)
+        self.normalises = whole.normalises
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, u: Tensor, labels: Tensor, progress: float) -> Tensor:
+        found = [part(u[:, : part.bits], labels, progress) for part in self._parts()]
+        return torch.stack(found).mean()
+
+    def classifier(self) -> Classifier | None:
+        """That of the whole code."""
+        return self._parts()[-1].classifier()
+
+    def _parts(self) -> list[Objective]:
+        return [cast(Objective, part) for part in self.parts]
+
+
 OBJECTIVES: Mapping[str, Callable[[int, int, int, Options], Objective]] = {
     "latent_ce": LatentCE,
     "triplet": Triplet,
@@ -123,6 +157,16 @@ OBJECTIVES: Mapping[str, Callable[[int, int, int, Options], Objective]] = {
     "csq": CSQ,
     "orthohash": OrthoHash,
 }
+
+
+def objective(recipe: Recipe, bits: int, classes: int) -> Objective:
+    """The loss of one head, as the recipe has it."""
+    make = OBJECTIVES[recipe.method]
+    parts = [
+        make(prefix, classes, recipe.seed, recipe.settings(prefix))
+        for prefix in widths(bits, int(recipe.settings(bits).get("nested", 0)))
+    ]
+    return parts[0] if len(parts) == 1 else Nested(parts)
 
 
 def linear(

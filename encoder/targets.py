@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,7 +16,7 @@ TRIES = 200  # draws of a set of rows; the best is kept
 CANDIDATES = 64  # draws for each row of such a set
 
 
-def centres(classes: int, bits: int, seed: int = 0) -> Signs:
+def centres(classes: int, bits: int, seed: int | Sequence[int] = 0) -> Signs:
     """Targets [C, L] of ±1, each pair as far apart as can be had.
 
     Rows of a Hadamard matrix of order L, each with a random sign: any two differ in exactly
@@ -40,6 +43,29 @@ def centres(classes: int, bits: int, seed: int = 0) -> Signs:
         return _bernoulli(classes, bits, random)
     draws = [_rows(matrix, classes, random) for _ in range(TRIES)]
     return min(draws, key=lambda rows: int(np.abs(rows.sum(axis=0, dtype=np.int64)).max()))
+
+
+def nested_centres(classes: int, widths: Sequence[int], seed: int = 0) -> Signs:
+    """Targets [C, L] of which the first bits are targets by themselves, for each width.
+
+    `centres` of the first width, and beside them those of what each further one adds. Where
+    these are rows of Hadamard matrices, any two classes differ in half of the bits of every
+    prefix; the first width has the very targets of a code of its own.
+
+    Args:
+        classes: C.
+        widths: rising; the last is L.
+        seed: as in `centres`.
+
+    Raises:
+        UsageError: a part has fewer codes than there are classes.
+    """
+    edges = (0, *widths)
+    parts = [
+        centres(classes, after - before, (seed, part) if part else seed)
+        for part, (before, after) in enumerate(pairwise(edges))
+    ]
+    return np.concatenate(parts, axis=1)
 
 
 def _rows(matrix: Signs, classes: int, random: np.random.Generator) -> Signs:

@@ -1,0 +1,136 @@
+"""Nested codes: what a prefix of a 64-bit code is worth, with and without nesting.
+
+    python -m benchmarks.nested clothing [--seeds 0,1,2] [--methods …]
+    python -m benchmarks.nested cifar10
+    python -m benchmarks.nested search [--database URL]
+
+On the frozen features of `benchmarks.clothing_supervised` and `benchmarks.frozen`: codes of 16, 32
+and 64 bits of their own, the first 16 and 32 bits of an ordinary 64-bit code, and those of a
+nested one (`nested=16`; of `itq` block by block, `heads.fit_nested_itq`). mAP as the protocol
+has it. Each line is added to the result file as it is found. `search` loads the ordinary and the
+nested 64-bit codes of CIFAR-10's training images into PostgreSQL and asks for the neighbours of
+test images: sizes of buckets, candidates and times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from benchmarks import clothing_supervised, frozen, study
+from benchmarks.frozen import Features
+from retrieval_db.console.choosing import FIT_ON
+from retrieval_db.encoder import datasets
+from retrieval_db.encoder.feature_heads import descended_heads
+from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_nested_itq
+from retrieval_db.encoder.methods import METHODS
+from retrieval_db.encoder.recipes import FROZEN
+
+WIDTHS = (16, 32, 64)
+PROTOCOLS = {"clothing": "full", "cifar10": "cvprw15"}
+LEARNT = tuple(name for name, method in METHODS.items() if method.trained)
+CIFAR_METHODS = ("itq", "orthohash", "latent_ce")
+CIFAR_PIXELS = 129
+
+
+def bench_of(name: str) -> frozen.Bench:
+    return clothing_supervised.load() if name == "clothing" else frozen.load(CIFAR_PIXELS)
+
+
+def learnt(
+    bench: frozen.Bench, split: datasets.Split, method: str, seed: int
+) -> tuple[dict[int, LinearHead], LinearHead]:
+    """Heads of each width of its own, and a nested one of the last."""
+    rows = split.train
+    if method == "itq":
+        if len(rows) > FIT_ON:
+            rows = np.sort(np.random.default_rng(seed).permutation(rows)[:FIT_ON])
+        x = bench.features[rows]
+        own = {bits: fit_itq(x, bits, seed) for bits in WIDTHS}
+        return own, fit_nested_itq(x, WIDTHS[-1], seed, shortest=WIDTHS[0])
+    present, numbers = np.unique(bench.data.labels[rows], return_inverse=True)
+    classes = tuple(bench.data.classes[index] for index in present)
+
+    def trained(bits: tuple[int, ...], nested: int) -> dict[int, LinearHead]:
+        options = {"nested": float(nested)}
+        recipe = replace(FROZEN, method=method, bits=bits, seed=seed, options=options)
+        heads, _ = descended_heads(
+            bench.features[rows], numbers.astype(np.int64), classes, recipe, device="cpu"
+        )
+        found = {}
+        for width, head in heads.items():
+            assert isinstance(head.projection, LinearHead)
+            found[width] = head.projection
+        return found
+
+    return trained(WIDTHS, 0), trained(WIDTHS[-1:], WIDTHS[0])[WIDTHS[-1]]
+
+
+def measure(
+    bench: frozen.Bench, split: datasets.Split, method: str, seed: int
+) -> dict[str, dict[str, float]]:
+    """mAP of each width: codes of their own, prefixes of the longest, prefixes of the nested."""
+    own, nested = learnt(bench, split, method, seed)
+    asked = np.concatenate([split.database, split.query])
+
+    def outputs(head: LinearHead) -> Features:
+        found = np.zeros((len(bench.data), head.weight.shape[1]), np.float32)
+        found[asked] = head(bench.features[asked])
+        return found
+
+    each = {bits: outputs(head) for bits, head in own.items()}
+    kinds = {
+        "own": each,
+        "prefix": {bits: each[WIDTHS[-1]][:, :bits] for bits in WIDTHS[:-1]},
+        "nested": {bits: outputs(nested)[:, :bits] for bits in WIDTHS},
+    }
+    return {
+        kind: {
+            str(bits): round(frozen.hamming(bench, split, np.ascontiguousarray(part)), 5)
+            for bits, part in parts.items()
+        }
+        for kind, parts in kinds.items()
+    }
+
+
+def quality(name: str, seeds: list[int], methods: list[str]) -> None:
+    """A line for each method and seed."""
+    bench = bench_of(name)
+    ledger = study.Ledger(
+        f"nested-{name}",
+        ("method", "seed"),
+        {
+            "data": bench.data.name if name == "cifar10" else "clothing photos",
+            "protocol": PROTOCOLS[name],
+            "features": f"mobilenet_v2 (ImageNet), {bench.input_size} pixels, frozen",
+            "recipe": json.loads(replace(FROZEN, bits=WIDTHS).to_json()),
+            "versions": study.versions("torch"),
+        },
+    )
+    for seed in seeds:
+        split = bench.split(PROTOCOLS[name], seed)
+        for method in methods:
+            if not ledger.has(method, seed):
+                started = time.perf_counter()
+                found = measure(bench, split, method, seed)
+                seconds = round(time.perf_counter() - started, 1)
+                ledger.add(method=method, seed=seed, map=found, seconds=seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=("clothing", "cifar10"))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--methods")
+    given = parser.parse_args()
+    usual = CIFAR_METHODS if given.study == "cifar10" else ("itq", *LEARNT)
+    methods = given.methods.split(",") if given.methods else list(usual)
+    quality(given.study, list(map(int, given.seeds.split(","))), methods)
+
+
+if __name__ == "__main__":
+    main()
