@@ -16,6 +16,7 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 ITQ_ITERATIONS = 50
+NESTED_FROM = 16
 
 
 # What a classifier sees of the outputs u: σ(u), the code as ±1, tanh(u), or u itself.
@@ -105,7 +106,7 @@ def fit_pca_rr(features: Float32, bits: int, seed: int = 0) -> LinearHead:
 
     The baseline "PCA-RR" of Gong & Lazebnik, CVPR 2011. Arguments and errors as `fit_itq`.
     """
-    mean, axes, _ = _pca(features, bits)
+    mean, axes, _ = principal(features, bits)
     return centred(mean, axes @ _random_rotation(bits, seed))
 
 
@@ -128,25 +129,28 @@ def fit_itq(
         NotEnoughImages: L > N − 1.
         UsageError: L > D.
     """
-    mean, axes, projected = _pca(features, bits)
+    mean, axes, projected = principal(features, bits)
     return centred(mean, axes @ quantising_rotation(projected, seed, iterations))
 
 
 def fit_nested_itq(
-    features: Float32, bits: int, seed: int = 0, *, shortest: int = 16
+    features: Float32, bits: int, seed: int = 0, *, shortest: int = NESTED_FROM
 ) -> LinearHead:
-    """ITQ block by block: the first bits rotate the first principal axes among themselves, those
-    that the next prefix adds the next axes, and so on. The first prefix is the very code that
-    `fit_itq` gives of its width; each further block quantises axes of less variance.
+    """Nested codes of ITQ: the first 16 bits are those of `fit_itq` for 16 bits; the next 16 are
+    the second half of those for 32, the 32 after them the second half of those for 64, and so on.
+    Every such prefix is a code by itself; and as each part begins with the axes of most variance
+    again, these weigh more in a long code than in one of `fit_itq`.
+
+    Our own; after Kusupati et al., "Matryoshka representation learning", NeurIPS 2022, which
+    nests features.
 
     Arguments and errors as `fit_itq`; `shortest` as in `nesting.widths`.
     """
-    mean, axes, projected = _pca(features, bits)
-    edges = (0, *widths(bits, shortest))
-    parts = [
-        axes[:, before:after] @ quantising_rotation(projected[:, before:after], seed)
-        for before, after in pairwise(edges)
-    ]
+    mean, axes, projected = principal(features, bits)
+    parts = []
+    for before, after in pairwise((0, *widths(bits, shortest))):
+        rotation = quantising_rotation(projected[:, :after], seed)
+        parts.append(axes[:, :after] @ rotation[:, before:])
     return centred(mean, np.concatenate(parts, axis=1))
 
 
@@ -172,8 +176,9 @@ def centred(mean: Float64, projection: Float64) -> LinearHead:
     return LinearHead(weight, bias.astype(np.float32), normalize=True)
 
 
-def _pca(features: Float32, bits: int) -> tuple[Float64, Float64, Float64]:
-    """Mean [D], principal axes [D, L] by falling variance, and the projected rows [N, L]."""
+def principal(features: Float32, bits: int) -> tuple[Float64, Float64, Float64]:
+    """Mean [D] of L2-normalised features, principal axes [D, L] by falling variance, and the
+    projected rows [N, L]. Errors as `fit_itq`."""
     count, dim = features.shape
     if bits > dim:
         raise UsageError(

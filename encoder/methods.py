@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval_db.errors import UsageError
 
-from .heads import Float32, LinearHead, fit_itq, fit_lsh, fit_pca_rr
+from .heads import Float32, LinearHead, fit_itq, fit_lsh, fit_nested_itq, fit_pca_rr
 from .kernels import KernelHead
 from .names import SHIPPED
 from .supervised import fit_dplm, fit_itq_cca, fit_ksh
@@ -80,7 +80,14 @@ class Method:
             known = ", ".join(self.options) or "none"
             raise UsageError(f"{self.name} has no option {unknown[0]!r}; those it has: {known}.")
         defaults = {name: option.default(bits) for name, option in self.options.items()}
-        return {**defaults, **{name: float(value) for name, value in given.items()}}
+        found = {**defaults, **{name: float(value) for name, value in given.items()}}
+        nested = found.get("nested", 0.0)
+        if nested and (nested < MIN_BITS or nested % 4):
+            raise UsageError(
+                f"nested={nested:g} is no code length: the shortest prefix has 4 bits or more, "
+                "a multiple of 4 (try nested=16)."
+            )
+        return found
 
 
 def _always(value: float) -> Callable[[int], float]:
@@ -109,6 +116,14 @@ METHODS: dict[str, Method] = {
             "Gong & Lazebnik, CVPR 2011",
             128,
             fit_itq,
+            fallback="lsh",
+        ),
+        Method(
+            "nested_itq",
+            "ITQ codes of 16, 32, 64, … bits side by side: each such prefix is a code by itself",
+            "ours, after Kusupati et al., NeurIPS 2022",
+            128,
+            fit_nested_itq,
             fallback="lsh",
         ),
         Method(

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
+from retrieval_db.encoder.heads import (
+    LinearHead,
+    fit_itq,
+    fit_lsh,
+    fit_nested_itq,
+    fit_pca_rr,
+    unit_rows,
+)
 from retrieval_db.errors import NotEnoughImages, UsageError
 
 Fit = Callable[..., LinearHead]
-FITS: list[Fit] = [fit_itq, fit_pca_rr, fit_lsh]
+FITS: list[Fit] = [fit_itq, fit_nested_itq, fit_pca_rr, fit_lsh]
 
 
 def clusters(count: int = 400, dim: int = 48, seed: int = 0) -> NDArray[np.float32]:
@@ -90,6 +97,18 @@ def test_copies_among_the_images_do_no_harm(count: int) -> None:
     assert len(np.unique(outputs > 0, axis=0)) == 10
 
 
+def test_nested_itq_is_made_of_the_codes_of_each_width() -> None:
+    features = clusters()
+    found = fit_nested_itq(features, 48, 0)(features)
+    for width, before in ((16, 0), (32, 16), (48, 32)):
+        own = fit_itq(features, width, 0)(features)
+        np.testing.assert_allclose(found[:, before:width], own[:, before:], atol=1e-5)
+    short = fit_nested_itq(features, 16, 0)
+    np.testing.assert_allclose(short.weight, fit_itq(features, 16, 0).weight, atol=1e-5)
+    from_eight = fit_nested_itq(features, 16, 0, shortest=8)(features)
+    np.testing.assert_allclose(from_eight[:, :8], fit_itq(features, 8, 0)(features), atol=1e-5)
+
+
 def test_itq_keeps_neighbours_together() -> None:
     features, queries = clusters(1000, seed=1), clusters(50, seed=2)
     head = fit_itq(features, 32, 0)
@@ -100,7 +119,7 @@ def test_itq_keeps_neighbours_together() -> None:
     assert np.mean(np.take_along_axis(cosines, nearest, axis=1) > typical[:, None]) > 0.99
 
 
-@pytest.mark.parametrize("fit", [fit_itq, fit_pca_rr])
+@pytest.mark.parametrize("fit", [fit_itq, fit_nested_itq, fit_pca_rr])
 def test_pca_needs_more_images_than_bits_and_as_many_dimensions(fit: Fit) -> None:
     with pytest.raises(NotEnoughImages, match=r"at least 33 images, there are 32.*lsh32"):
         fit(clusters(32), 32, 0)

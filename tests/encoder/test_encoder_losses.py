@@ -12,7 +12,17 @@ from torch import Tensor
 
 from retrieval_db.encoder import losses
 from retrieval_db.encoder.methods import METHODS
-from retrieval_db.encoder.objectives import OBJECTIVES, HashNet, linear
+from retrieval_db.encoder.nesting import widths
+from retrieval_db.encoder.objectives import (
+    OBJECTIVES,
+    HashNet,
+    Nested,
+    OrthoHash,
+    linear,
+    objective,
+)
+from retrieval_db.encoder.recipes import Recipe
+from retrieval_db.errors import UsageError
 
 LABELS = torch.tensor([0, 0, 1])
 
@@ -171,6 +181,48 @@ def test_every_objective_learns_separable_outputs(name: str) -> None:
     if classifier is not None:
         found = classifier(u.detach().numpy()).argmax(axis=1)
         assert np.mean(found == labels.numpy()) > 0.9
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_nested_codes_take_the_mean_loss_of_their_prefixes(name: str) -> None:
+    """Of 4, 8 and 12 bits, each with its own targets or classifier; the gradient of the first bits
+    comes from all three."""
+    recipe = Recipe(method=name, bits=(12,), options={"nested": 4})
+    nested = objective(recipe, 12, 3).double()
+    assert isinstance(nested, Nested)
+    u = torch.randn(6, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    parts = [
+        nested.parts[index](u[:, :bits], Y, 0.5).item() for index, bits in enumerate((4, 8, 12))
+    ]
+    assert nested(u, Y, 0.5).item() == pytest.approx(sum(parts) / 3)
+    assert nested.normalises == OBJECTIVES[name].normalises
+    if name == "greedyhash":  # its gradient passes the sign, so finite differences are no check
+        return
+    assert torch.autograd.gradcheck(lambda x: nested(x, Y, 0.5), (u.requires_grad_(),))
+
+
+def test_a_nested_loss_by_hand() -> None:
+    """Targets of 4 bits are the first of those of 8, so −cos is that of each prefix."""
+    recipe = Recipe(method="csq", bits=(8,), options={"nested": 4, "quantisation": 0})
+    nested = objective(recipe, 8, 3)
+    targets = nested.get_buffer("parts.1.targets")
+    assert torch.equal(nested.get_buffer("parts.0.targets"), targets[:, :4])
+    u = torch.zeros(1, 8)
+    u[0, 4:] = 0.5 * targets[0, 4:]
+    # Bits at 0 cost ln 2; those half a unit on the right side ln(1 + e⁻¹).
+    half = (math.log(2) + math.log1p(math.exp(-1))) / 2
+    expected = (math.log(2) + half) / 2
+    assert nested(u, torch.tensor([0]), 0.0).item() == pytest.approx(expected)
+
+
+def test_prefixes_that_are_codes_by_themselves() -> None:
+    assert widths(64, 16) == (16, 32, 64)
+    assert widths(48, 16) == (16, 32, 48)
+    assert widths(12, 16) == widths(12, 0) == widths(12, 12) == (12,)
+    assert isinstance(objective(Recipe(options={"nested": 16}), 12, 3), OrthoHash)
+    for wrong in (3, 10, 2.5, -4):
+        with pytest.raises(UsageError, match="try nested=16"):
+            Recipe(options={"nested": wrong})
 
 
 def test_one_kind_of_pairs_weighs_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval_db.encoder.targets import centres, hadamard, minimum_distance
+from retrieval_db.encoder.targets import centres, hadamard, minimum_distance, nested_centres
 from retrieval_db.errors import UsageError
 
 
@@ -44,6 +44,15 @@ def test_other_widths_take_the_best_of_many_draws() -> None:
     drawn = np.random.default_rng(0).integers(0, 2, (200, 64)).astype(np.int8) * 2 - 1
     assert minimum_distance(centres(200, 64, 0)) > minimum_distance(drawn)
     assert len(np.unique(centres(16, 4, 0), axis=0)) == 16
+
+
+def test_every_prefix_of_nested_targets_is_half_apart() -> None:
+    rows = nested_centres(10, (16, 32, 64), 3)
+    assert rows.shape == (10, 64)
+    assert [minimum_distance(rows[:, :width]) for width in (16, 32, 64)] == [8, 16, 32]
+    assert np.array_equal(rows[:, :16], centres(10, 16, 3))
+    assert not np.array_equal(rows[:, :16], rows[:, 16:32])
+    assert np.array_equal(nested_centres(10, (64,), 3), centres(10, 64, 3))
 
 
 def test_more_classes_than_codes() -> None:
