@@ -17,17 +17,21 @@ asks for the neighbours of test images: sizes of buckets, candidates and times.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
+import sys
 import time
 from dataclasses import replace
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import clothing_supervised, frozen, study
+from benchmarks import clothing_supervised, databases, frozen, study, timing
 from benchmarks.frozen import Features
 from retrieval_db import codes
+from retrieval_db.client import Database
 from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.encoder import datasets
 from retrieval_db.encoder.feature_heads import descended_heads
@@ -42,13 +46,16 @@ from retrieval_db.encoder.heads import (
 from retrieval_db.encoder.methods import METHODS
 from retrieval_db.encoder.recipes import FROZEN
 from retrieval_db.evaluation import metrics, ties
+from retrieval_db.search.query import as_query
 
 WIDTHS = (16, 32, 64)
 PROTOCOLS = {"clothing": "full", "cifar10": "cvprw15"}
 LEARNT = tuple(name for name, method in METHODS.items() if method.trained)
-CIFAR_METHODS = ("itq", "orthohash", "latent_ce")
+CIFAR_METHODS = ("itq", "orthohash", "greedyhash")
 CIFAR_PIXELS = 129
 NEAREST, POOL, RECALL_QUERIES = 10, 100, 500
+K, QUERIES, WARM_UP = 10, 200, 20
+KEPT = frozen.CACHE / "nested"  # codes of CIFAR-10, which are searched
 
 
 def bench_of(name: str) -> frozen.Bench:
@@ -89,16 +96,17 @@ def blocks(x: Features, seed: int) -> LinearHead:
     mean, axes, projected = principal(x, WIDTHS[-1])
     parts = [
         axes[:, before:after] @ quantising_rotation(projected[:, before:after], seed)
-        for before, after in pairwise((0, *WIDTHS))
+        for before, after in itertools.pairwise((0, *WIDTHS))
     ]
     return centred(mean, np.concatenate(parts, axis=1))
 
 
 def measure(
-    bench: frozen.Bench, split: datasets.Split, method: str, seed: int
+    bench: frozen.Bench, split: datasets.Split, method: str, seed: int, keep: Path | None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Of codes of their own, prefixes of the longest, and prefixes of nested ones, each width's
-    mAP; without labels, also the share of the ten nearest by cosine that a pool holds."""
+    mAP; without labels, also the share of the ten nearest by cosine that a pool holds. The
+    codes of all images are kept in a folder, if one is named."""
     own, nested = learnt(bench, split, method, seed)
     asked = np.concatenate([split.database, split.query])
     near = None
@@ -116,6 +124,11 @@ def measure(
     for kind, head in nested.items():
         whole = outputs(head)
         kinds[kind] = {bits: whole[:, :bits] for bits in WIDTHS}
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        for kind, parts in kinds.items():
+            for bits, part in parts.items():
+                np.save(keep / f"{method}-{kind}-{bits}.npy", codes.binarize(part))
     figures: dict[str, dict[str, dict[str, float]]] = {"map": {}, "recall": {}}
     for kind, parts in kinds.items():
         figures["map"][kind] = {
@@ -162,20 +175,117 @@ def quality(name: str, seeds: list[int], methods: list[str]) -> None:
         for method in methods:
             if not ledger.has(method, seed):
                 started = time.perf_counter()
-                found = measure(bench, split, method, seed)
+                keep = KEPT if name == "cifar10" and seed == 0 else None
+                found = measure(bench, split, method, seed, keep)
                 seconds = round(time.perf_counter() - started, 1)
                 ledger.add(method=method, seed=seed, **found, seconds=seconds)
 
 
+def search(database: str | None, methods: list[str]) -> None:
+    """Load each kind of codes, look at its buckets, and ask for the neighbours of test images."""
+    data = datasets.open_data(f"cifar10:{study.data_dir() / 'cifar10' / 'cifar10_jpeg.npz'}")
+    known, test = data.splits["train"], data.splits["test"]
+    asked = np.sort(np.random.default_rng(0).permutation(test)[:QUERIES])
+    commit = study.commit()
+    lines = []
+    with databases.fresh(database, "bench_nested") as db:
+        server = db.info().postgresql
+        for method, kind, bits in itertools.product(methods, ("own", "nested", "prefix"), (64, 16)):
+            file = KEPT / f"{method}-{kind}-{bits}.npy"
+            if (kind, bits) == ("prefix", 64):
+                continue
+            if not file.exists():
+                sys.exit(f"{file.name} is not there: python -m benchmarks.nested cifar10")
+            packed = np.load(file)
+            lines.append(
+                {
+                    "method": method,
+                    "kind": kind,
+                    "bits": bits,
+                    **buckets(packed[known], packed[asked]),
+                    **searched(db, f"{method}-{kind}-{bits}", packed[known], packed[asked], bits),
+                }
+            )
+            print(lines[-1], flush=True)
+    study.write(
+        "nested-search",
+        study.command(),
+        {
+            "postgresql": server,
+            "data": data.name,
+            "features": f"mobilenet_v2 (ImageNet), {CIFAR_PIXELS} pixels, frozen",
+            "rows": len(known),
+            "queries": len(asked),
+            "k": K,
+            "commit": commit,
+            "load_average": round(os.getloadavg()[0], 1),
+            "lines": lines,
+        },
+    )
+
+
+def buckets(known: NDArray[np.uint8], asked: NDArray[np.uint8]) -> dict[str, float | None]:
+    """Of the codes, and of the rows that share a query's chunk of 16 bits: the first, the others
+    on the mean."""
+    met = []
+    for chunk in range(known.shape[1] // 2):
+        values, counts = np.unique(
+            known[:, 2 * chunk : 2 * chunk + 2].copy().view(np.uint16), return_counts=True
+        )
+        size = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        if chunk == 0:
+            first = {"distinct": len(values), "largest": int(counts.max())}
+        wanted = asked[:, 2 * chunk : 2 * chunk + 2].copy().view(np.uint16)[:, 0]
+        met.append(float(np.mean([size.get(value, 0) for value in wanted.tolist()])))
+    return {
+        "distinct": len(np.unique(known, axis=0)),
+        "first_chunk_distinct": first["distinct"],
+        "first_chunk_largest": first["largest"],
+        "first_chunk_met": round(met[0], 1),
+        "other_chunks_met": round(float(np.mean(met[1:])), 1) if met[1:] else None,
+    }
+
+
+def searched(
+    db: Database, name: str, known: NDArray[np.uint8], asked: NDArray[np.uint8], bits: int
+) -> dict[str, float]:
+    """Candidates and milliseconds of a search for the ten nearest."""
+    databases.load(db, name, known, bits)
+    queries = [as_query(code, bits) for code in asked]
+    for query in queries[:WARM_UP]:
+        db.search(query, encoder=name, k=K)
+    times = [timing.timed(lambda q: db.search(q, encoder=name, k=K), query) for query in queries]
+    looked = []
+    for query in queries:
+        row = db.connection.execute(
+            "SELECT candidates FROM explain_search(%s, %s, %s, %s, %s, k => %s)",
+            [name, *query.words, K],
+        ).fetchone()
+        assert row is not None
+        looked.append(row[0])
+    spent = [one for one, _ in times]
+    db.remove_encoder(name)
+    return {
+        "candidates_median": float(np.median(looked)),
+        "milliseconds_median": round(float(np.median(spent)), 3),
+        "milliseconds_p95": round(float(np.percentile(spent, 95)), 3),
+        "distance_of_the_tenth": float(np.mean([found.rows[-1].distance for _, found in times])),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("study", choices=("clothing", "cifar10"))
+    parser.add_argument("study", choices=("clothing", "cifar10", "search"))
+    parser.add_argument("--database")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--methods")
     given = parser.parse_args()
-    usual = CIFAR_METHODS if given.study == "cifar10" else ("itq", *LEARNT)
+    usual = ("itq", *LEARNT) if given.study == "clothing" else CIFAR_METHODS
     methods = given.methods.split(",") if given.methods else list(usual)
-    quality(given.study, list(map(int, given.seeds.split(","))), methods)
+    if given.study == "search":
+        search(given.database, methods)
+    else:
+        quality(given.study, list(map(int, given.seeds.split(","))), methods)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ STUDIES = {
 }
 
 
+_KINDS = {"own": "of its own", "nested": "nested", "prefix": "prefix of 64"}
+
+
 def methods_part() -> Iterator[str]:
     """Every method with its source and what can be set."""
     yield "| method | what it does | learns from | source | `--set` (default at 48 bits) |"
@@ -252,18 +255,40 @@ def _nested(result: Result) -> Iterator[str]:
         methods[line["method"]].append(line["map"])
     kinds = [("own", "16"), ("nested", "16"), ("prefix", "16")]
     kinds += [("own", "32"), ("nested", "32"), ("prefix", "32"), ("own", "64"), ("nested", "64")]
-    words = {"own": "of its own", "nested": "nested", "prefix": "prefix of 64"}
-    yield from table(
-        ["method", *(f"{bits} bits {words[kind]}" for kind, bits in kinds), "seeds"],
-        [
+        rows: list[list[object]] = []
+    for name, lines in methods.items():
+        rows.append(
             [
                 name,
                 *(_spread([line[kind][bits] for line in lines]) for kind, bits in kinds),
                 len(lines),
             ]
-            for name, lines in methods.items()
-        ],
+        )
+        if "blocks" in lines[0]:
+            found = [
+                _spread([line["blocks"][bits] for line in lines]) if kind == "nested" else ""
+                for kind, bits in kinds
+            ]
+            rows.append([f"{name}, block by block", *found, len(lines)])
+    yield from table(
+        ["mAP", *(f"{bits} bits {_KINDS[kind]}" for kind, bits in kinds), "seeds"], rows
     )
+    recalls = [line["recall"] for line in result["lines"] if "recall" in line]
+    if recalls:
+        share = result["recall"]
+        rows = []
+        for bits in ("16", "32", "64"):
+            each = [
+                _spread([one[kind][bits] for one in recalls]) if bits in recalls[0][kind] else ""
+                for kind in ("own", "nested", "prefix", "blocks")
+            ]
+            rows.append([f"{bits} bits", *each])
+        yield (
+            f"Without labels, `itq`: the share of the {share['nearest']} nearest by cosine that "
+            f"the {share['pool']} nearest codes hold:"
+        )
+        yield ""
+        yield from table(["", "of its own", "nested", "prefix of 64", "block by block"], rows)
     yield _commits(result)
     yield ""
 
@@ -271,27 +296,36 @@ def _nested(result: Result) -> Iterator[str]:
 def _nested_search(result: Result) -> Iterator[str]:
     """Buckets, candidates and times of ordinary and nested codes in PostgreSQL."""
     yield from heading(result, f"Nested codes searched: {result['data']}, {result['rows']:,} rows")
+    yield (
+        f"Nearest {result['k']} of {result['queries']} test images. Buckets are the rows that "
+        "share 16 bits: the first 16, and the others on the mean."
+    )
+    yield ""
     yield from table(
         [
             "codes",
             "distinct",
             "first 16 bits: distinct",
             "largest bucket",
-            "bucket a query meets",
-            "candidates, k=10",
+            "rows in a query's bucket",
+            "in its other buckets",
+            "candidates",
+            "distance of the tenth",
             "ms",
             "p95",
         ],
         [
             [
-                line["name"],
+                f"{line['method']}, {line['bits']} bits, {_KINDS[line['kind']]}",
                 line["distinct"],
-                line["prefix_distinct"],
-                line["prefix_largest"],
-                f"{line['prefix_met']:,.0f}",
-                f"{line['candidates_median']:,.0f}",
-                f"{line['milliseconds_median']:.2f}",
-                f"{line['milliseconds_p95']:.2f}",
+                line["first_chunk_distinct"],
+                line["first_chunk_largest"],
+                line["first_chunk_met"],
+                line["other_chunks_met"],
+                round(line["candidates_median"]),
+                f"{line['distance_of_the_tenth']:.1f}",
+                f"{line['milliseconds_median']:.1f}",
+                f"{line['milliseconds_p95']:.1f}",
             ]
             for line in result["lines"]
         ],
