@@ -255,7 +255,7 @@ def _nested(result: Result) -> Iterator[str]:
         methods[line["method"]].append(line["map"])
     kinds = [("own", "16"), ("nested", "16"), ("prefix", "16")]
     kinds += [("own", "32"), ("nested", "32"), ("prefix", "32"), ("own", "64"), ("nested", "64")]
-        rows: list[list[object]] = []
+    rows: list[list[object]] = []
     for name, lines in methods.items():
         rows.append(
             [
