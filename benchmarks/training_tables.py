@@ -241,7 +241,36 @@ def _inversion(result: Result) -> Iterator[str]:
             for line in result["lines"]
         ],
     )
+    yield from _explained(result)
     yield f"Commit {result['commit']}."
+    yield ""
+
+
+def _explained(result: Result) -> Iterator[str]:
+    """The probe in words, with its figures."""
+    found = {(line["method"], line["name"]): line for line in result["lines"]}
+
+    def of(field: str, method: str, name: str = "usual") -> float:
+        return mean(found[method, name][field])
+
+    def gain(method: str, name: str = "four times the epochs") -> str:
+        held = "map_held_out"
+        return _share(of(held, method, name) - of(held, method))
+
+    small, off, more = "map_held_out_small_classes", "bits_off_train", "margin 0.5"
+    bits, least = result["recipe"]["bits"][0], min(result["images"].values())
+    yield (
+        "Neither loss has done its work when the recipe ends: four times the epochs add "
+        f"{gain('orthohash')} to `orthohash` and {gain('dch')} to `dch`, {gain('csq')} to `csq`. "
+        "What is left of `orthohash` is that it asks for a direction, not for bits, and is content "
+        f"when the true class leads by the margin: of the {bits} bits of a training photo "
+        f"{of(off, 'orthohash'):.1f} differ from its class's code, {of(off, 'csq'):.1f} with `csq` "
+        f"that learns every bit; a margin of 0.5 leaves {of(off, 'orthohash', more):.1f} and adds "
+        f"{gain('orthohash', more)}. `dch` sees too few pairs of the small classes: their mAP is "
+        f"{_share(of(small, 'dch'))} (`csq` {_share(of(small, 'csq'))}), and "
+        f"{_share(of(small, 'dch', 'balanced classes'))} (`csq` "
+        f"{_share(of(small, 'csq', 'balanced classes'))}) where every class has {least} photos."
+    )
     yield ""
 
 
