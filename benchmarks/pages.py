@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.study import RESULTS, ROOT
@@ -56,6 +57,23 @@ def shown(value: object) -> str:
         size = abs(value)
         return f"{value:,.0f}" if size >= 100 else f"{value:.3g}"
     return str(value)
+
+
+def share(value: float) -> str:
+    """A figure between 0 and 1 with four places."""
+    return f"{value:.4f}".removeprefix("0")
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of such figures, and half of their range."""
+    half = f" ± {share((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
+    return f"{share(mean(values))}{half}"
+
+
+def commits(result: Result) -> str:
+    """Which commits the lines of a result file were measured at."""
+    found = sorted({line["commit"] for line in result["lines"]})
+    return f"{'Commits' if len(found) > 1 else 'Commit'} {', '.join(found)}."
 
 
 def heading(result: Result, title: str) -> list[str]:

@@ -13,7 +13,17 @@ from collections.abc import Iterator, Mapping
 from statistics import mean
 from typing import Any
 
-from benchmarks.pages import Result, heading, replaced, rewrite, table
+from benchmarks import probe_tables
+from benchmarks.pages import (
+    Result,
+    commits,
+    heading,
+    replaced,
+    rewrite,
+    share,
+    spread,
+    table,
+)
 from benchmarks.study import RESULTS, ROOT
 from retrieval_db.encoder.methods import METHODS, Method
 
@@ -30,9 +40,6 @@ STUDIES = {
     "inversion": "inversion",
     "nested": "nested",
 }
-
-
-_KINDS = {"own": "of its own", "nested": "nested", "prefix": "prefix of 64"}
 
 
 def methods_part() -> Iterator[str]:
@@ -68,9 +75,9 @@ def results_part() -> Iterator[str]:
         "end-to-end-*": _end_to_end,
         "frozen-*": _frozen,
         "clothing-*": _clothing,
-        "inversion": _inversion,
-        "nested-[!s]*": _nested,
-        "nested-search": _nested_search,
+        "inversion": probe_tables.inversion,
+        "nested-[!s]*": probe_tables.nested,
+        "nested-search": probe_tables.nested_search,
     }
     for pattern, part in parts.items():
         for file in sorted(RESULTS.glob(f"{pattern}.json")):
@@ -94,12 +101,12 @@ def _cifar10() -> Iterator[str]:
                 [
                     f"{run['network']}, {recipe['method']}, {recipe['seed']}",
                     recipe["epochs"],
-                    _share(run["softmax"]["accuracy"]) if "softmax" in run else "",
-                    *(_share(found[n]) if n in found else "" for n in bits),
+                    share(run["softmax"]["accuracy"]) if "softmax" in run else "",
+                    *(share(found[n]) if n in found else "" for n in bits),
                 ]
             )
             for name, values in _beside(run).items():
-                rows.append([f"… {name}", "", "", *(_share(values[n]) for n in bits)])
+                rows.append([f"… {name}", "", "", *(share(values[n]) for n in bits)])
         yield from table(head, rows)
         for run in these:
             yield f"- {_source(run)}, {run['device']}, {run['training_seconds']:,.0f} s of training"
@@ -147,15 +154,15 @@ def _end_to_end(result: Result) -> Iterator[str]:
         [
             [
                 name,
-                *(_spread(_at(lines, n)) for n in recipe["bits"]),
-                _spread([line["softmax_map"] for line in lines]),
+                *(spread(_at(lines, n)) for n in recipe["bits"]),
+                spread([line["softmax_map"] for line in lines]),
                 len(lines),
                 f"{mean(line['training_seconds'] for line in lines):.0f}",
             ]
             for name, lines in sorted(methods.items(), key=lambda item: -mean(_at(item[1], last)))
         ],
     )
-    yield _commits(result)
+    yield commits(result)
     yield ""
 
 
@@ -175,7 +182,7 @@ def _frozen(result: Result) -> Iterator[str]:
         rows: list[list[object]] = []
         for name in sorted({name for line in base for name in line["map"]}):
             seeds = [line["map"][name] for line in base]
-            rows.append([f"{name} (floats)", *[""] * (len(bits) - 1), _spread(seeds), len(seeds)])
+            rows.append([f"{name} (floats)", *[""] * (len(bits) - 1), spread(seeds), len(seeds)])
         softmax = [
             line["softmax mAP"]
             for lines in methods.values()
@@ -183,14 +190,12 @@ def _frozen(result: Result) -> Iterator[str]:
             if supervised and "softmax mAP" in line
         ]
         if softmax:
-            rows.append(
-                ["predicted label (softmax)", *[""] * (len(bits) - 1), _spread(softmax), ""]
-            )
+            rows.append(["predicted label (softmax)", *[""] * (len(bits) - 1), spread(softmax), ""])
         ranked = sorted(methods.items(), key=lambda item: -mean(_at(item[1], bits[-1])))
         for name, lines in ranked:
-            rows.append([name, *(_spread(_at(lines, n)) for n in bits), len(lines)])
+            rows.append([name, *(spread(_at(lines, n)) for n in bits), len(lines)])
         yield from table(head, rows)
-        yield _commits(result)
+        yield commits(result)
         yield ""
 
 
@@ -199,187 +204,14 @@ def _clothing(result: Result) -> Iterator[str]:
     ranked = sorted(result["lines"], key=lambda line: -mean(line["map"]))
     yield from table(
         ["", "mAP (± half of the range)", "seeds"],
-        [[line["name"], _spread(line["map"]), len(line["map"])] for line in ranked],
+        [[line["name"], spread(line["map"]), len(line["map"])] for line in ranked],
     )
     yield f"Commit {result['commit']}."
     yield ""
-
-
-def _inversion(result: Result) -> Iterator[str]:
-    """A probe: each method as usual, with more epochs, with classes of one size."""
-    yield from heading(result, f"Behind on the clothing photos, probed: {result['data']}")
-    sizes = sorted(result["images"].values())
-    yield (
-        f"{sum(sizes):,} photos, {sizes[0]} to {sizes[-1]} of a class, learnt from; "
-        f"{result['held_out']} held out. Means of {len(result['lines'][0]['loss'])} seeds, "
-        f"{result['recipe']['bits'][0]} bits:"
-    )
-    yield ""
-    head = [
-        "method",
-        "",
-        "mAP, training photos",
-        "mAP, held out (± half of the range)",
-        "three smallest classes",
-        "bits off the class's code, training",
-        "held out",
-        "nearest two classes, bits",
-    ]
-    yield from table(
-        head,
-        [
-            [
-                line["method"],
-                line["name"],
-                _share(mean(line["map_train"])),
-                _spread(line["map_held_out"]),
-                _share(mean(line["map_held_out_small_classes"])),
-                f"{mean(line['bits_off_train']):.1f}",
-                f"{mean(line['bits_off_held_out']):.1f}",
-                f"{mean(line['nearest_classes']):.0f}",
-            ]
-            for line in result["lines"]
-        ],
-    )
-    yield from _explained(result)
-    yield f"Commit {result['commit']}."
-    yield ""
-
-
-def _explained(result: Result) -> Iterator[str]:
-    """The probe in words, with its figures."""
-    found = {(line["method"], line["name"]): line for line in result["lines"]}
-
-    def of(field: str, method: str, name: str = "usual") -> float:
-        return mean(found[method, name][field])
-
-    def gain(method: str, name: str = "four times the epochs") -> str:
-        held = "map_held_out"
-        return _share(of(held, method, name) - of(held, method))
-
-    small, off, more = "map_held_out_small_classes", "bits_off_train", "margin 0.5"
-    bits, least = result["recipe"]["bits"][0], min(result["images"].values())
-    yield (
-        "Neither loss has done its work when the recipe ends: four times the epochs add "
-        f"{gain('orthohash')} to `orthohash` and {gain('dch')} to `dch`, {gain('csq')} to `csq`. "
-        "What is left of `orthohash` is that it asks for a direction, not for bits, and is content "
-        f"when the true class leads by the margin: of the {bits} bits of a training photo "
-        f"{of(off, 'orthohash'):.1f} differ from its class's code, {of(off, 'csq'):.1f} with `csq` "
-        f"that learns every bit; a margin of 0.5 leaves {of(off, 'orthohash', more):.1f} and adds "
-        f"{gain('orthohash', more)}. `dch` sees too few pairs of the small classes: their mAP is "
-        f"{_share(of(small, 'dch'))} (`csq` {_share(of(small, 'csq'))}), and "
-        f"{_share(of(small, 'dch', 'balanced classes'))} (`csq` "
-        f"{_share(of(small, 'csq', 'balanced classes'))}) where every class has {least} photos."
-    )
-    yield ""
-
-
-def _nested(result: Result) -> Iterator[str]:
-    """What a prefix is worth: of an ordinary and of a nested code, beside a code of its own."""
-    yield from heading(
-        result, f"Nested codes: {result['data']}, {result['protocol']}, {result['features']}"
-    )
-    methods: dict[str, list[Result]] = defaultdict(list)
-    for line in result["lines"]:
-        methods[line["method"]].append(line["map"])
-    kinds = [("own", "16"), ("nested", "16"), ("prefix", "16")]
-    kinds += [("own", "32"), ("nested", "32"), ("prefix", "32"), ("own", "64"), ("nested", "64")]
-    rows: list[list[object]] = []
-    for name, lines in methods.items():
-        rows.append(
-            [
-                name,
-                *(_spread([line[kind][bits] for line in lines]) for kind, bits in kinds),
-                len(lines),
-            ]
-        )
-        if "blocks" in lines[0]:
-            found = [
-                _spread([line["blocks"][bits] for line in lines]) if kind == "nested" else ""
-                for kind, bits in kinds
-            ]
-            rows.append([f"{name}, block by block", *found, len(lines)])
-    yield from table(
-        ["mAP", *(f"{bits} bits {_KINDS[kind]}" for kind, bits in kinds), "seeds"], rows
-    )
-    recalls = [line["recall"] for line in result["lines"] if "recall" in line]
-    if recalls:
-        share = result["recall"]
-        rows = []
-        for bits in ("16", "32", "64"):
-            each = [
-                _spread([one[kind][bits] for one in recalls]) if bits in recalls[0][kind] else ""
-                for kind in ("own", "nested", "prefix", "blocks")
-            ]
-            rows.append([f"{bits} bits", *each])
-        yield (
-            f"Without labels, `itq`: the share of the {share['nearest']} nearest by cosine that "
-            f"the {share['pool']} nearest codes hold:"
-        )
-        yield ""
-        yield from table(["", "of its own", "nested", "prefix of 64", "block by block"], rows)
-    yield _commits(result)
-    yield ""
-
-
-def _nested_search(result: Result) -> Iterator[str]:
-    """Buckets, candidates and times of ordinary and nested codes in PostgreSQL."""
-    yield from heading(result, f"Nested codes searched: {result['data']}, {result['rows']:,} rows")
-    yield (
-        f"Nearest {result['k']} of {result['queries']} test images. Buckets are the rows that "
-        "share 16 bits: the first 16, and the others on the mean."
-    )
-    yield ""
-    yield from table(
-        [
-            "codes",
-            "distinct",
-            "first 16 bits: distinct",
-            "largest bucket",
-            "rows in a query's bucket",
-            "in its other buckets",
-            "candidates",
-            "distance of the tenth",
-            "ms",
-            "p95",
-        ],
-        [
-            [
-                f"{line['method']}, {line['bits']} bits, {_KINDS[line['kind']]}",
-                line["distinct"],
-                line["first_chunk_distinct"],
-                line["first_chunk_largest"],
-                line["first_chunk_met"],
-                line["other_chunks_met"],
-                round(line["candidates_median"]),
-                f"{line['distance_of_the_tenth']:.1f}",
-                f"{line['milliseconds_median']:.1f}",
-                f"{line['milliseconds_p95']:.1f}",
-            ]
-            for line in result["lines"]
-        ],
-    )
-    yield f"Commit {result['commit']}."
-    yield ""
-
-
-def _commits(result: Result) -> str:
-    found = sorted({line["commit"] for line in result["lines"]})
-    return f"{'Commits' if len(found) > 1 else 'Commit'} {', '.join(found)}."
 
 
 def _at(lines: list[Result], bits: int) -> list[float]:
     return [line["map"][str(bits)] for line in lines]
-
-
-def _share(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0")
-
-
-def _spread(values: list[float]) -> str:
-    """The mean, and half of the range."""
-    spread = f" ± {_share((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
-    return f"{_share(mean(values))}{spread}"
 
 
 def _source(run: Mapping[str, Any]) -> str:
