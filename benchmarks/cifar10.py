@@ -44,7 +44,7 @@ from retrieval_db.encoder.watch import Watch
 from retrieval_db.evaluation import by_cosine, by_prediction, ties
 
 BITS = (12, 16, 32, 48, 64, 128)
-BLOCK = 1000  # images that are encoded at once
+BLOCK = 200  # images that are encoded at once
 SHIPPED_AT_MOST = 3_000_000  # bytes
 
 
@@ -107,7 +107,10 @@ def _features(
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
             batch = np.stack([encoder.prepare(data.images[row]) for row in part.tolist()])
-            parts.append(encoder.features(batch))
+            # Not one by one, as `features` does on a CPU so that a feature's last place does not
+            # depend on its neighbours: a network for small images is twice as fast so.
+            images = torch.from_numpy(batch).to(encoder.runner.device)
+            parts.append(encoder.runner.forward(images).cpu().numpy())
             advance(len(part))
     return np.concatenate(parts)
 

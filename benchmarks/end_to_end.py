@@ -1,6 +1,6 @@
 """Every deep method with the same small network and budget on CIFAR-10, over several seeds.
 
-    python -m benchmarks.end_to_end --epochs 6 [--methods …] [--seeds 0,1,2] [--output DIR]
+    python -m benchmarks.end_to_end --epochs 4 [--methods …] [--seeds 0,1,2] [--output DIR]
 
 The whole network `cifar` is trained from nothing on the 5,000 training images of protocol
 `cifar10-5k`, with a head for each of 12, 32 and 48 bits; then the protocol's 1,000 queries are
@@ -31,6 +31,7 @@ TRAINED = tuple(name for name, method in METHODS.items() if method.trained)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--batch-size", type=int, default=50, help="few images make few steps")
     parser.add_argument("--network", default="cifar")
     parser.add_argument("--methods", default=",".join(TRAINED))
     parser.add_argument("--seeds", default="0,1,2")
@@ -40,7 +41,7 @@ def main() -> None:
     file = study.data_dir() / "cifar10" / "cifar10_jpeg.npz"
     data = datasets.open_data(f"cifar10:{file}")
     usual = training.usual_recipe("orthohash", given.network, frozen=False)
-    recipe = replace(usual, bits=frozen.BITS, epochs=given.epochs)
+    recipe = replace(usual, bits=frozen.BITS, epochs=given.epochs, batch_size=given.batch_size)
     ledger = study.Ledger(
         NAME,
         ("method", "seed"),
