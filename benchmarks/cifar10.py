@@ -107,10 +107,12 @@ def _features(
         for start in range(0, len(rows), BLOCK):
             part = rows[start : start + BLOCK]
             batch = np.stack([encoder.prepare(data.images[row]) for row in part.tolist()])
-            # Not one by one, as `features` does on a CPU so that a feature's last place does not
-            # depend on its neighbours: a network for small images is twice as fast so.
-            images = torch.from_numpy(batch).to(encoder.runner.device)
-            parts.append(encoder.runner.forward(images).cpu().numpy())
+            if encoder.runner.device.type == "cpu":
+                # `features` goes one by one, so that no feature depends on its neighbours in the
+                # last place; together, small images take half of the time.
+                parts.append(encoder.runner.forward(torch.from_numpy(batch)).numpy())
+            else:
+                parts.append(encoder.features(batch))
             advance(len(part))
     return np.concatenate(parts)
 
