@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import clothing_supervised, databases, frozen, study, timing
+from benchmarks import clothing_supervised, databases, frozen, study
 from benchmarks.frozen import Features
 from retrieval_db import codes
 from retrieval_db.client import Database
@@ -254,22 +254,15 @@ def searched(
     queries = [as_query(code, bits) for code in asked]
     for query in queries[:WARM_UP]:
         db.search(query, encoder=name, k=K)
-    times = [timing.timed(lambda q: db.search(q, encoder=name, k=K), query) for query in queries]
-    looked = []
-    for query in queries:
-        row = db.connection.execute(
-            "SELECT candidates FROM explain_search(%s, %s, %s, %s, %s, k => %s)",
-            [name, *query.words, K],
-        ).fetchone()
-        assert row is not None
-        looked.append(row[0])
-    spent = [one for one, _ in times]
+    found = [db.search(query, encoder=name, k=K) for query in queries]
     db.remove_encoder(name)
+    spent = [one.milliseconds for one in found]
     return {
-        "candidates_median": float(np.median(looked)),
+        "scanned": round(float(np.mean([one.plan == "scan" for one in found])), 3),
+        "candidates_median": float(np.median([one.candidates or 0 for one in found])),
         "milliseconds_median": round(float(np.median(spent)), 3),
         "milliseconds_p95": round(float(np.percentile(spent, 95)), 3),
-        "distance_of_the_tenth": float(np.mean([found.rows[-1].distance for _, found in times])),
+        "distance_of_the_tenth": float(np.mean([one.hits[-1].distance for one in found])),
     }
 
 
