@@ -60,8 +60,9 @@ def shown(value: object) -> str:
 
 
 def share(value: float) -> str:
-    """A figure between 0 and 1 with four places."""
-    return f"{value:.4f}".removeprefix("0")
+    """A figure between −1 and 1 with four places."""
+    sign = "−" if value <= -5e-5 else ""
+    return sign + f"{abs(value):.4f}".removeprefix("0")
 
 
 def spread(values: Sequence[float]) -> str:
