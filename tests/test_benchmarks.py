@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from benchmarks import formats, indexing_tables, memory_tables, pages, search_tables, workloads
+from benchmarks import (
+    formats,
+    indexing_tables,
+    memory_tables,
+    pages,
+    search_tables,
+    study,
+    workloads,
+)
 
 
 @pytest.mark.parametrize("tables", [formats, indexing_tables, memory_tables, search_tables])
@@ -25,6 +35,35 @@ def test_the_page_of_evaluation_repeats_its_result_files() -> None:
 def test_a_page_without_its_markers_is_left_alone() -> None:
     with pytest.raises(SystemExit, match="not both markers"):
         pages.replaced("A page.", ["| table |"], search_tables.BEGIN)
+
+
+def test_a_ledger_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    first = study.Ledger("x", ("method", "seed"), {"data": "D"})
+    first.add(method="itq", seed=0, map=0.5)
+    again = study.Ledger("x", ("method", "seed"), {"data": "D"})
+    assert again.has("itq", 0)
+    assert not again.has("itq", 1)
+    again.add(method="itq", seed=1, map=0.7)
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert [line["map"] for line in content["lines"]] == [0.5, 0.7]
+    assert all(line["commit"] and line["command"] for line in content["lines"])
+    with pytest.raises(SystemExit, match="another data"):
+        study.Ledger("x", ("method", "seed"), {"data": "E"})
+
+
+def test_shares_are_written_with_four_places() -> None:
+    assert [pages.share(value) for value in (0.5, 1.0, -0.0123, -1e-6)] == [
+        ".5000",
+        "1.0000",
+        "−.0123",
+        ".0000",
+    ]
+    assert pages.spread([0.5]) == ".5000"
+    assert pages.spread([0.4, 0.6, 0.5]) == ".5000 ± .1000"
 
 
 def test_a_table_that_is_loaded_already_gets_fresh_queries() -> None:
