@@ -380,7 +380,7 @@ def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
         ({"bits": (48, 48)}, "named twice"),
         ({"bits": (30,)}, "multiple of 4"),
         ({"options": {"margine": 1.0}}, "no option 'margine'; those it has: scale, margin"),
-        ({"method": "latent_ce", "options": {"m": 1.0}}, "those it has: none"),
+        ({"method": "latent_ce", "options": {"m": 1.0}}, "those it has: nested"),
         ({"epochs": 0}, "epochs must be more than 0"),
         ({"learning_rate": -1.0}, "learning rate must be"),
         ({"precision": "float16"}, "float32, bfloat16"),
