@@ -57,13 +57,13 @@ def pipeline_part() -> Iterator[str]:
                     for readers, one in found["readers"].items()
                 ),
             )
-            if (processor := found.get("processor_time_alone_over_pipeline")) is not None:
-                yield (
-                    "Processor time of both alone over that of the pipeline (in threads): "
-                    f"{processor}. Other programs ran on the machine, so this says more than the "
-                    "rates; it does not see waiting."
-                )
-                yield ""
+            processor = found["processor_time_alone_over_pipeline"].items()
+            shares = ", ".join(f"{shown(share)} with {way}" for way, share in processor)
+            yield (
+                f"Processor time of both alone over that of the pipeline: {shares}. It is less "
+                "disturbed by other programs than the rates are, but does not see waiting."
+            )
+            yield ""
             if (script := found.get("dataloader_loop_insert_images_per_second")) is not None:
                 yield (
                     "A plain script (`DataLoader`, a loop over batches, an `INSERT` for each row): "

@@ -1,7 +1,8 @@
 """The pipeline reader → encoder → writer against its stages alone, and against a plain script.
 
     python -m benchmarks.pipeline [--database URL | --no-database] [--device auto] [--photos N]
-                                  [--repeat N] [--only network hash writer] [--precision bf16]
+                                  [--hashed N] [--repeat N] [--only network hash writer]
+                                  [--precision bf16]
 
 Stages alone: `decode` reads and prepares with nobody behind it, `network` runs the encoder on
 arrays that are in memory already, both on the same processors. On a CPU the two share them, so
@@ -9,15 +10,17 @@ the pipeline can reach 1 / (decode time + network time); on a GPU the smaller of
 Runs are interleaved, and the median of each is reported. The writer is held against COPY of the
 very same bytes into the same tables, in transactions of the same size.
 
-Photos: the clothing photos of the shared data, linked as often as it takes to have N.
+Photos: the clothing photos of the shared data, linked as often as it takes to have N; more for
+`phash64`, because worker processes are only started once some hundred photos have been read.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -45,29 +48,36 @@ NAME = "benchmark-pipeline"
 FIT_ON = 400
 
 
-# Processor seconds of this process in each measurement, by what was measured.
+# Processor seconds of this process and its workers in each measurement, by what was measured.
 PROCESSOR: dict[str, list[float]] = {}
 
 
+def processor_seconds() -> float:
+    """Processor time of this process, and of those that it has started and seen end."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def seconds(work: Callable[[], Any], kind: str = "") -> float:
-    """How long it took; the processor time of this process is noted under `kind`."""
-    started, busy = time.perf_counter(), time.process_time()
+    """How long it took; the processor time is noted under `kind`."""
+    started, busy = time.perf_counter(), processor_seconds()
     work()
-    PROCESSOR.setdefault(kind, []).append(time.process_time() - busy)
+    PROCESSOR.setdefault(kind, []).append(processor_seconds() - busy)
     return time.perf_counter() - started
 
 
-def overhead() -> float:
-    """Processor time of decoding and network alone over that of the pipeline, in threads.
+def overhead(ways: Iterable[str]) -> dict[str, float]:
+    """Processor time of decoding and network alone over that of the pipeline.
 
     On a machine that is shared with others it says more than wall time, but does not see waiting.
     """
     alone = median(PROCESSOR["decode"]) + median(PROCESSOR["network"])
-    return round(alone / median(PROCESSOR["pipeline"]), 3)
+    return {way: round(alone / median(PROCESSOR[way]), 3) for way in ways}
 
 
 def linked(folder: Path, count: int) -> Path:
     """So many photos under different names."""
+    folder.mkdir()
     files = list(photos.find(study.data_dir() / "clothing" / "train"))
     # Every class, not the first ones only.
     files = [file for start in range(10) for file in files[start::10]]
@@ -132,7 +142,7 @@ def network_seconds(encoder: Encoder, batches: list[NDArray[Any]]) -> float:
 
 
 def pipeline_seconds(
-    db: Database | None, encoder: Encoder, folder: Path, workers: int, processes: bool
+    db: Database | None, encoder: Encoder, folder: Path, way: str, workers: int, processes: bool
 ) -> tuple[float, Profile]:
     """All of it, into the database if there is one; a first run, so every row is new."""
     if db is None:
@@ -141,13 +151,12 @@ def pipeline_seconds(
         encoded = encoding.encode_items(
             images, encoder, report, workers=workers, processes=processes
         )
-        report.profile.seconds = seconds(lambda: list(encoded))
+        report.profile.seconds = seconds(lambda: list(encoded), way)
         return report.profile.seconds, report.profile
     forget(db)
-    busy = time.process_time()
+    busy = processor_seconds()
     indexed = db.index(folder, encoder=encoder, workers=workers, processes=processes)
-    if not processes:
-        PROCESSOR.setdefault("pipeline", []).append(time.process_time() - busy)
+    PROCESSOR.setdefault(way, []).append(processor_seconds() - busy)
     assert not indexed.skipped
     assert indexed.encoded == indexed.found
     return indexed.profile.seconds, indexed.profile
@@ -220,7 +229,7 @@ def network_study(
         work.append(network_seconds(encoder, batches))
         for name, workers, processes in ways(cores):
             decode.setdefault(name, []).append(decode_seconds(folder, prepare, workers, processes))
-            took, profiles[name] = pipeline_seconds(db, encoder, folder, workers, processes)
+            took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
             whole.setdefault(name, []).append(took)
         script.append(plain.seconds(db, encoder, folder, cores))
         note(
@@ -238,7 +247,7 @@ def network_study(
             for name in whole
         },
         "dataloader_loop_insert_images_per_second": round(count / median(script), 1),
-        **({} if db is None else {"processor_time_alone_over_pipeline": overhead()}),
+        "processor_time_alone_over_pipeline": overhead(whole),
     }
 
 
@@ -263,11 +272,9 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
     profiles: dict[str, Profile] = {}
     for _ in range(repeat):
         decode.append(decode_seconds(folder, Decoded(), cores, processes=False))
-        busy = time.process_time()
-        work.append(plain.in_threads(encoder.prepare, decoded, cores))
-        PROCESSOR.setdefault("network", []).append(time.process_time() - busy)
+        work.append(seconds(lambda: plain.in_threads(encoder.prepare, decoded, cores), "network"))
         for name, workers, processes in ways(cores):
-            took, profiles[name] = pipeline_seconds(db, encoder, folder, workers, processes)
+            took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
             whole.setdefault(name, []).append(took)
     return {
         "photos": count,
@@ -276,7 +283,7 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
             | {"profile": stage_rates(profiles[name])}
             for name in whole
         },
-        **({} if db is None else {"processor_time_alone_over_pipeline": overhead()}),
+        "processor_time_alone_over_pipeline": overhead(whole),
     }
 
 
@@ -287,6 +294,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--photos", type=int, default=500)
+    parser.add_argument("--hashed", type=int, default=3_000, help="Photos for phash64.")
     parser.add_argument("--rows", type=int, default=100_000, help="Of the writer's study.")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=["network", "hash", "writer"])
@@ -295,15 +303,17 @@ def main() -> None:
     precision = "bfloat16" if options.precision == "bf16" else options.precision
     figures: dict[str, Any] = {"versions": study.versions("pillow", "torch", "torchvision")}
     with ExitStack() as stack:
-        folder = linked(Path(stack.enter_context(TemporaryDirectory())), options.photos)
+        temporary = Path(stack.enter_context(TemporaryDirectory()))
         db = None
         if not options.no_database:
             db = stack.enter_context(databases.fresh(options.database, "bench_pipeline"))
         if "network" in options.only:
+            folder = linked(temporary / "network", options.photos)
             encoder = network(options.device, precision, folder)
             figures["network"] = network_study(db, encoder, folder, options.repeat)
             print(figures["network"], flush=True)
         if "hash" in options.only:
+            folder = linked(temporary / "hash", options.hashed)
             figures["phash64"] = hash_study(db, folder, options.repeat)
             print(figures["phash64"], flush=True)
         if db is not None and "writer" in options.only:
