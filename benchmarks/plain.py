@@ -17,7 +17,7 @@ from retrieval_db import codes, photos
 from retrieval_db.client import Database
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.pipeline.encoding import ENCODE_BATCH
-from retrieval_db.search import Query, vector_text
+from retrieval_db.search import vector_text
 
 TABLES = """
 CREATE TEMPORARY TABLE plain_images (LIKE images INCLUDING INDEXES INCLUDING DEFAULTS);
@@ -70,7 +70,7 @@ def seconds(db: Database | None, encoder: NetworkEncoder, folder: Path, workers:
                 number += 1
                 words = codes.words_of(code, encoder.bits)
                 db.connection.execute(INSERT, [number, encoder.bits, path, *words])
-                text = vector_text(Query(words, feature))
+                text = vector_text(feature)
                 db.connection.execute(INSERT_FEATURE, [number, text])
     took = time.perf_counter() - started
     if db is not None:

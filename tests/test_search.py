@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import retrieval_db
-from retrieval_db import Query, codes
+from retrieval_db import Query, codes, search
 from retrieval_db.errors import UnknownEncoder, UnknownImage, UsageError, WrongWidth
 from tests import example
 
@@ -199,6 +199,21 @@ class TestFineStage:
         assert [hit.path for hit in result.hits] == [f"example/{pool[row]}.jpg" for row in order]
         assert [hit.feature_distance for hit in result.hits] == pytest.approx(away[order], abs=1e-3)
         assert (result.stage, result.pool_size, result.tie_whole) == ("fine", len(pool), True)
+
+    def test_a_query_is_rounded_as_what_is_stored(self, database_url: str) -> None:
+        """pgvector reads every half-float as it was, and floats as NumPy rounds them."""
+        halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+        halves = halves[np.isfinite(halves)]
+        floats = np.random.default_rng(0).normal(size=2_000).astype(np.float32)
+        with example.connect(database_url) as connection:
+            for some in (*np.array_split(halves, 8), floats):
+                row = connection.execute(
+                    "SELECT %s::halfvec::real[], %s::halfvec = %s::halfvec",
+                    [search.vector_text(some), search.vector_text(some), str(some.tolist())],
+                ).fetchone()
+                assert row is not None
+                assert np.array_equal(np.array(row[0], dtype=np.float32), some.astype(np.float16))
+                assert row[1]
 
     def test_a_tie_too_large_for_the_pool_is_cut_and_says_so(
         self, database_url: str, items: retrieval_db.CodeSet

@@ -180,11 +180,12 @@ def _nearest(
     digest: bytes | None,
     k: int,
 ) -> list[tuple[Any, ...]]:
+    assert query.feature is not None
     values = {f"q{place}": word for place, word in enumerate(query.words, start=1)} | {
         "encoder": encoder.id,
         "id": number,
         "hash": digest,
-        "feature": search.vector_text(query),
+        "feature": search.vector_text(query.feature),
         "k": k,
     }
     with translated(connection):

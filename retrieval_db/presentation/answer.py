@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from ..codes import Words
 from ..photos import printable
-from ..search import Hit, SearchResult
+from ..search import Hit, SearchResult, vector_text
 
 # Arguments of a search that the coarse stage does not have.
 FINE_OPTIONS = ("pool", "pool_max", "metric")
@@ -87,9 +87,7 @@ class Answer:
         """The statement that gives the fine stage's answer; None if this is not one."""
         if self.result.stage == "coarse" or self.feature is None:
             return None
-        # Stored features are halfvec: so is the query's, and short to write.
-        numbers = (str(number).removesuffix(".0") for number in self.feature.astype(np.float16))
-        return self._call("search_images", [f"'[{','.join(numbers)}]'"], self.options)
+        return self._call("search_images", [f"'{vector_text(self.feature)}'"], self.options)
 
     def _call(self, function: str, more: list[str], options: Mapping[str, object]) -> str:
         arguments = [_literal(self.result.encoder), *map(_word, self.words), *more]

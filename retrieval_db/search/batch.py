@@ -101,11 +101,11 @@ def search_batch(
         return _coarse(connection, [part | given for part in parts], k)
     if len(features) != len(words):
         raise UsageError(f"There are {len(words)} codes, but {len(features)} features.")
-    queries = [Query((0, 0, 0, 0), feature) for feature in features]
-    for query in queries[:1]:
+    for feature in features[:1]:
+        query = Query((0, 0, 0, 0), feature)
         check_feature(encoder, query)
         choose_stage(connection, encoder, query, "fine")
-    texts = list(map(vector_text, queries))
+    texts = list(map(vector_text, features))
     for number, part in enumerate(parts):
         part["features"] = texts[number * AT_ONCE : (number + 1) * AT_ONCE]
     given |= {"pool": pool, "pool_max": pool_max, "metric": metric}

@@ -318,7 +318,9 @@ class MemorySource:
     def _fine(
         self, query: Query, keys: NDArray[np.int64], k: int | None, most: int, metric: Metric
     ) -> SearchResult:
-        rows = self._fetched("fine", keys[:most], k=k, metric=metric, feature=vector_text(query))
+        assert query.feature is not None
+        text = vector_text(query.feature)
+        rows = self._fetched("fine", keys[:most], k=k, metric=metric, feature=text)
         result = self._result("fine", tuple(Hit(*row) for row in rows))
         pool_size = min(len(keys), most) if rows else 0
         return replace(result, pool_size=pool_size, tie_whole=not rows or len(keys) <= most)

@@ -97,14 +97,13 @@ def _stored_query(connection: Connection, row: tuple[Any, ...]) -> Query:
     return Query((row[2], row[3], row[4], row[5]), feature)
 
 
-def vector_text(query: Query) -> str:
-    """The query's feature as pgvector reads it, rounded as a `halfvec` is.
+def vector_text(feature: NDArray[np.floating]) -> str:
+    """A feature, [D], as pgvector reads it, rounded as a `halfvec` is.
 
     Five digits tell all half-floats apart; all those of a float32 take three times as long.
     """
-    assert query.feature is not None
     with np.errstate(over="ignore"):  # infinite: pgvector refuses it
-        values = query.feature.astype(np.float16).tolist()
+        values = feature.astype(np.float16).tolist()
     return "[" + ",".join(["%.5g"] * len(values)) % tuple(values) + "]"
 
 

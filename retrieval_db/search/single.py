@@ -134,7 +134,7 @@ def search(
     if stage == "fine":
         assert query.feature is not None
         parameters |= {
-            "feature": vector_text(query),
+            "feature": vector_text(query.feature),
             "pool": pool,
             "pool_max": pool_max,
             "metric": metric,
