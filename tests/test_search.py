@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from numpy.typing import NDArray
 
 import retrieval_db
 from retrieval_db import Query, codes, search
@@ -205,8 +206,9 @@ class TestFineStage:
         halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
         halves = halves[np.isfinite(halves)]
         floats = np.random.default_rng(0).normal(size=2_000).astype(np.float32)
+        parts: list[NDArray[np.floating]] = [*np.array_split(halves, 8), floats]
         with example.connect(database_url) as connection:
-            for some in (*np.array_split(halves, 8), floats):
+            for some in parts:
                 row = connection.execute(
                     "SELECT %s::halfvec::real[], %s::halfvec = %s::halfvec",
                     [search.vector_text(some), search.vector_text(some), str(some.tolist())],
