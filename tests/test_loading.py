@@ -31,7 +31,7 @@ from retrieval_db.errors import (
     WrongWidth,
 )
 from retrieval_db.interchange import replacing
-from retrieval_db.loading import bulk, crew
+from retrieval_db.loading import bulk, crew, writer
 from tests import example, postgres
 
 
@@ -284,6 +284,22 @@ class TestRows:
             db.load(items)
             db.load(replace(items, codes=changed, features=None))
             assert set(features_of(db.connection)) == set(items.paths[5:])
+
+    def test_features_are_sent_in_parts(
+        self, database_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """New rows and stored ones; some have no feature, and one part none at all."""
+        monkeypatch.setattr(writer, "FEATURES_AT_ONCE", 7)
+        items = complete_set()
+        assert items.features is not None
+        there = np.arange(len(items)) % 3 > 0
+        there[7:14] = False
+        stored = items.features.astype(np.float16).tolist()
+        wanted = {items.paths[row]: stored[row] for row in np.flatnonzero(there).tolist()}
+        with retrieval_db.connect(database_url) as db:
+            for _ in range(2):
+                db.load(replace(items, has_feature=there))
+                assert features_of(db.connection) == wanted
 
     def test_progress_counts_rows(self, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bulk, "BATCH", 16)

@@ -4,8 +4,10 @@ SELECT path FROM images WHERE encoder_id = %s AND path = ANY (%s)
 
 -- name: new_ids
 -- In a subquery the sequence is looked up once, not for each id.
-SELECT array_agg(nextval((SELECT pg_get_serial_sequence('images', 'id')::regclass)))
-FROM generate_series(1, %s)
+SELECT ARRAY(
+    SELECT nextval((SELECT pg_get_serial_sequence('images', 'id')::regclass))
+    FROM generate_series(1, %s)
+)
 
 -- name: copy_images
 COPY images (encoder_id, bits, code_1, code_2, code_3, code_4, path, label,
