@@ -382,7 +382,7 @@ BEGIN
         branches := branches || format($branch$
         WHEN %s THEN
             SELECT count(*), array_agg((%s) << 54 | bucket.id)
-                   FILTER (WHERE %s <= worst >> 54 AND ((%s) << 54 | bucket.id) < worst)
+                   FILTER (WHERE %s <= most AND ((%s) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -431,10 +431,12 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := @met_price@;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END
+                   * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, @bits@);      -- the radius that makes the answer certain
     worst bigint := (least(radius, @bits@) + 1)::bigint << 54;   -- only smaller keys are wanted
+    most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
     allowed bigint;
@@ -523,6 +525,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                most := worst >> 54;
                 row_price := met_price;
             END IF;
         END IF;
@@ -1242,10 +1245,12 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END
+                   * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 64);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 64) + 1)::bigint << 54;   -- only smaller keys are wanted
+    most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
     allowed bigint;
@@ -1310,7 +1315,7 @@ BEGIN
         CASE j
         WHEN 1 THEN
             SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1322,7 +1327,7 @@ BEGIN
             ) AS bucket;
         WHEN 2 THEN
             SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1334,7 +1339,7 @@ BEGIN
             ) AS bucket;
         WHEN 3 THEN
             SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1346,7 +1351,7 @@ BEGIN
             ) AS bucket;
         WHEN 4 THEN
             SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1382,6 +1387,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                most := worst >> 54;
                 row_price := met_price;
             END IF;
         END IF;
@@ -1424,10 +1430,12 @@ DECLARE
     filtered boolean := labels IS NOT NULL OR metadata IS NOT NULL;
     met_price float8 := 1.5;   -- of a row that a probe meets
     row_price float8 := met_price + CASE WHEN filtered THEN 12 ELSE 0 END;
-    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END * scan_price;
+    free float8 := CASE WHEN filtered THEN 0.02 WHEN all_rows < 30000 THEN 0.05 ELSE 0.1 END
+                   * scan_price;
     keep integer := k + greatest(ties - k, 0);   -- null: all
     reach integer := least(radius, 128);      -- the radius that makes the answer certain
     worst bigint := (least(radius, 128) + 1)::bigint << 54;   -- only smaller keys are wanted
+    most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
     allowed bigint;
@@ -1492,7 +1500,7 @@ BEGIN
         CASE j
         WHEN 1 THEN
             SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1504,7 +1512,7 @@ BEGIN
             ) AS bucket;
         WHEN 2 THEN
             SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1516,7 +1524,7 @@ BEGIN
             ) AS bucket;
         WHEN 3 THEN
             SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1528,7 +1536,7 @@ BEGIN
             ) AS bucket;
         WHEN 4 THEN
             SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= worst >> 54 AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
+                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
             INTO rows_met, found
             FROM (
                 SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
@@ -1564,6 +1572,7 @@ BEGIN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
                 worst := least(worst, ((keys[k] >> 54) + 1) << 54);
+                most := worst >> 54;
                 row_price := met_price;
             END IF;
         END IF;
