@@ -1061,7 +1061,7 @@ BEGIN
 
     plan := otherwise;
     IF price >= 4000 AND subject.chunks > 0 AND (k IS NULL OR k < all_rows / 20)
-       AND (all_rows >= 30000 OR metadata IS NULL AND (k IS NULL OR labels IS NULL))
+       AND (all_rows >= 30000 OR metadata IS NULL AND labels IS NULL)
        -- A layout counts once all its indexes are valid: tune builds them one by one.
        AND NOT EXISTS (
            SELECT FROM generate_series(1, subject.chunks) AS j

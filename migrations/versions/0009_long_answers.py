@@ -61,13 +61,15 @@ SUBJECT = """\
     LEFT JOIN pg_class AS bucket
         ON bucket.oid = to_regclass(format('images_bucket_%s_1', layout.id))
 """
+# A small table with a filter is read without trying shells, also within a radius: where codes have
+# collapsed, the estimate of the shells' price is far too low.
 RUN_SEARCH_CHANGES = (
     (FORMER_SUBJECT, SUBJECT),
     ("table_rows := estimated_rows('images', 110);", "table_rows := subject.table_rows;"),
     ("price >= 4000 AND subject.ready AND", "price >= 4000 AND subject.chunks > 0 AND"),
     (
         "metadata IS NULL AND (k IS NULL OR labels IS NULL)) THEN",
-        "metadata IS NULL AND (k IS NULL OR labels IS NULL))\n"
+        "metadata IS NULL AND labels IS NULL)\n"
         "       -- A layout counts once all its indexes are valid: tune builds them one by one.\n"
         "       AND NOT EXISTS (\n"
         "           SELECT FROM generate_series(1, subject.chunks) AS j\n"
@@ -78,7 +80,7 @@ RUN_SEARCH_CHANGES = (
     ),
 )
 
-# The bound of the distances that are wanted is at hand, not computed for each row. With a filter the
+# The bound of the distances that are wanted is at hand, not computed for each row. With a filter
 # shells in vain are dearer than without: fewer are tried before their price is held against that
 # of reading the labelled rows.
 LAYOUT_SEARCH_CHANGES = (
