@@ -148,6 +148,24 @@ $$
 """
 
 
+# A radius is tested before labels and metadata, which take longer: the planner sees no values and
+# would put it after them.
+FILTERED = ") AS best\n                WHERE worst IS NULL OR best.key <= worst"
+RADIUS_FIRST = """) AS best
+                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                      ELSE (labels IS NULL OR best.label = ANY (labels))
+                           AND (metadata IS NULL OR best.metadata @> metadata) END"""
+
+
+def small_scan_keys() -> str:
+    """The function of revision 0007, its filtered statements with the radius first."""
+    made = context.script.get_revision("0007").module
+    text: str = made.SMALL_SCAN_KEYS.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
+    return text.replace(made.FILTERS + FILTERED, RADIUS_FIRST).replace(
+        "| image.id AS key\n", "| image.id AS key, image.label, image.metadata\n"
+    )
+
+
 def patched(text: str, *changes: tuple[str, str]) -> str:
     """A function's text with parts of it replaced, each of which is there once."""
     for old, new in changes:
@@ -170,11 +188,14 @@ def upgrade() -> None:
     op.execute(patched(of_0007("RUN_SEARCH"), *RUN_SEARCH_CHANGES))
     op.execute("DROP FUNCTION estimated_rows(regclass, integer)")
     op.execute(patched(of_0007("LAYOUT_SEARCH_STATEMENT"), *LAYOUT_SEARCH_CHANGES))
+    op.execute(small_scan_keys())
     op.execute(SEARCH_CODES)
     op.execute(context.script.get_revision("0005").module.REBUILD_SEARCHES)
 
 
 def downgrade() -> None:
+    op.execute("DROP FUNCTION small_scan_keys")
+    op.execute(context.script.get_revision("0007").module.SMALL_SCAN_KEYS)
     op.execute(context.script.get_revision("0007").module.SEARCH_CODES)
     op.execute(of_0007("LAYOUT_SEARCH_STATEMENT"))
     op.execute(context.script.get_revision("0005").module.ESTIMATED_ROWS)
