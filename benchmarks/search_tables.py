@@ -1,8 +1,8 @@
-"""The tables of docs/benchmarks.md, from the result files.
+"""The tables of docs/benchmarks.md, and the one in the README, from the result files.
 
     python -m benchmarks.search_tables
 
-Everything between the two markers of the page is written anew. No figure stands there that is not
+Everything between the two markers of a page is written anew. No figure stands there that is not
 in a file of `benchmarks/results`; a study that has not been run has no table.
 """
 
@@ -15,6 +15,7 @@ from benchmarks.study import ROOT
 from benchmarks.targets import TARGETS
 
 PAGE = ROOT / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
 BEGIN = "<!-- written by python -m benchmarks.search_tables -->"
 
 # Of the cells over the limit, so many are listed for each table.
@@ -293,5 +294,40 @@ def written(page: str) -> str:
     return replaced(page, (line for part in PARTS for line in part()), BEGIN)
 
 
+def headline() -> Iterator[str]:
+    """Ten nearest of the largest table, where HNSW's index stands beside ours."""
+    result = max(results("search-hnsw-clustered-*"), key=lambda found: int(found["rows"]))
+    (found,) = (question for question in result["questions"] if question["k"] == 10)
+    yield (
+        f"The ten nearest of {result['rows']:,} codes of {result['bits']} bits, one core "
+        f"({result['machine']['processor']}), median of {found['peers'][0]['queries']} queries:"
+    )
+    yield ""
+    yield from table(
+        ["", "milliseconds", "recall", "worst query"],
+        [
+            [
+                f"**{peer['name']}**" if place == 0 else peer["name"],
+                peer["milliseconds"]["p50"],
+                peer["recall"]["mean"],
+                peer["recall"]["worst"],
+            ]
+            for place, peer in enumerate(found["peers"])
+        ],
+    )
+    (built,) = results(f"building-{result['rows']}")
+    yield (
+        f"From raw codes to a searchable table it took {shown(built['ours']['seconds'])} seconds, "
+        f"HNSW {shown(built['hnsw_over_ours'])} times as long. More, with commands and targets, "
+        "missed ones too: [docs/benchmarks.md](docs/benchmarks.md)."
+    )
+
+
+def readme_written(page: str) -> str:
+    """The README with its table anew."""
+    return replaced(page, headline(), BEGIN)
+
+
 if __name__ == "__main__":
     rewrite(PAGE, written)
+    rewrite(README, readme_written)

@@ -26,6 +26,11 @@ def test_the_page_repeats_the_result_files(tables: ModuleType) -> None:
     assert page == tables.written(page), f"Write it anew with {tables.BEGIN}."
 
 
+def test_the_readme_repeats_the_result_files() -> None:
+    page = search_tables.README.read_text()
+    assert page == search_tables.readme_written(page), f"Write it anew with {search_tables.BEGIN}."
+
+
 def test_the_page_of_evaluation_repeats_its_result_files() -> None:
     clothing = pytest.importorskip("benchmarks.clothing", reason="the extra `encoder` is absent")
     page = clothing.PAGE.read_text()
