@@ -1645,7 +1645,7 @@ BEGIN
         IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
@@ -1654,32 +1654,54 @@ BEGIN
         ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSIF alone THEN
+        ELSIF worst IS NOT NULL AND alone THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF worst IS NOT NULL THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
         END IF;
@@ -1687,7 +1709,7 @@ BEGIN
         IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
@@ -1696,32 +1718,54 @@ BEGIN
         ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSIF alone THEN
+        ELSIF worst IS NOT NULL AND alone THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF worst IS NOT NULL THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
         END IF;
@@ -1729,7 +1773,7 @@ BEGIN
         IF alone AND NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
@@ -1738,32 +1782,54 @@ BEGIN
         ELSIF NOT filtered THEN
             RETURN ARRAY(
                 SELECT best.key
-                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
-        ELSIF alone THEN
+        ELSIF worst IS NOT NULL AND alone THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
                 ORDER BY best.key LIMIT keep
             );
-        ELSE
+        ELSIF worst IS NOT NULL THEN
             RETURN ARRAY(
                 SELECT best.key
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key, image.label, image.metadata
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
                            AND (metadata IS NULL OR best.metadata @> metadata) END
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSE
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND (metadata IS NULL OR image.metadata @> metadata)) AS best
+                WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
         END IF;

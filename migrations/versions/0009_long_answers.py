@@ -150,20 +150,36 @@ $$
 
 # A radius is tested before labels and metadata, which take longer: the planner sees no values and
 # would put it after them.
-FILTERED = ") AS best\n                WHERE worst IS NULL OR best.key <= worst"
-RADIUS_FIRST = """) AS best
-                WHERE CASE WHEN worst IS NOT NULL AND best.key > worst THEN false
+RADIUS_FIRST = """
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT ({distance}) << 54 | image.id AS key, image.label, image.metadata
+                      FROM images AS image
+                      WHERE {rows}) AS best
+                WHERE CASE WHEN best.key > worst THEN false
                       ELSE (labels IS NULL OR best.label = ANY (labels))
-                           AND (metadata IS NULL OR best.metadata @> metadata) END"""
+                           AND (metadata IS NULL OR best.metadata @> metadata) END
+                ORDER BY best.key LIMIT keep
+            );"""
 
 
 def small_scan_keys() -> str:
-    """The function of revision 0007, its filtered statements with the radius first."""
+    """The function of revision 0007, with branches for a radius and filters."""
     made = context.script.get_revision("0007").module
     text: str = made.SMALL_SCAN_KEYS.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1)
-    return text.replace(made.FILTERS + FILTERED, RADIUS_FIRST).replace(
-        "| image.id AS key\n", "| image.id AS key, image.label, image.metadata\n"
-    )
+    for distance in made.DISTANCES.values():
+        alone, among = (
+            RADIUS_FIRST.format(distance=distance, rows=rows) for rows in (made.ALONE, made.AMONG)
+        )
+        next_branch = "\n        ELSIF alone THEN" + made.STATEMENT.format(
+            distance=distance, rows=made.ALONE + made.FILTERS
+        )
+        branches = (
+            f"\n        ELSIF worst IS NOT NULL AND alone THEN{alone}"
+            f"\n        ELSIF worst IS NOT NULL THEN{among}"
+        )
+        text = patched(text, (next_branch, branches + next_branch))
+    return text
 
 
 def patched(text: str, *changes: tuple[str, str]) -> str:
