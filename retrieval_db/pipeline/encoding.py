@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections import deque
@@ -133,8 +134,7 @@ def encode_items(
     reader = _reader(encoder, profile, processes, count)
     waiting: deque[list[Prepared]] = deque()
 
-    def batches() -> Iterator[NDArray[Any]]:
-        batch: list[Prepared] = []
+    def fresh() -> Iterator[Prepared]:
         with closing(reading.read(images, reader, count)) as outcomes:
             for outcome in outcomes:
                 progress(1)
@@ -142,16 +142,14 @@ def encode_items(
                     report.unchanged += 1
                     unchanged(outcome.wanted)
                 elif isinstance(outcome, Prepared):
-                    batch.append(outcome)
+                    yield outcome
                 else:
                     report.skipped.append(outcome)
-                if len(batch) == ENCODE_BATCH:
-                    waiting.append(batch)
-                    yield np.stack([image.pixels.array for image in batch])
-                    batch = []
-        if batch:
+
+    def batches() -> Iterator[NDArray[Any]]:
+        for batch in _batched(fresh()):
             waiting.append(batch)
-            yield np.stack([image.pixels.array for image in batch])
+            yield _stack(batch)
 
     with closing(_codes(encoder, batches(), profile.encode)) as encoded:
         for features, packed in encoded:
@@ -218,28 +216,31 @@ def extract_features(
     images = (Wanted(item, "") for item in items)
     count = reading.processors()
 
-    def batches() -> Iterator[NDArray[Any]]:
-        batch: list[NDArray[Any]] = []
-        with closing(
-            reading.read(images, _reader(extractor, profile, None, count), count)
-        ) as outcomes:
+    def fresh() -> Iterator[Prepared]:
+        reader = _reader(extractor, profile, None, count)
+        with closing(reading.read(images, reader, count)) as outcomes:
             for outcome in outcomes:
                 progress(1)
                 if isinstance(outcome, Prepared):
-                    batch.append(outcome.pixels.array)
-                if len(batch) == ENCODE_BATCH:
-                    yield np.stack(batch)
-                    batch = []
-        if batch:
-            yield np.stack(batch)
+                    yield outcome
 
+    batches = map(_stack, _batched(fresh()))
     if isinstance(extractor, StreamExtractor):
-        done = list(extractor.feature_stream(batches(), profile.encode.add))
+        done = list(extractor.feature_stream(batches, profile.encode.add))
     else:
-        done = [extractor.features(batch) for batch in batches()]
+        done = [extractor.features(batch) for batch in batches]
     if not done:
         raise ImageError("None of the files is a readable image.")
     return np.concatenate(done)
+
+
+def _batched(images: Iterator[Prepared]) -> Iterator[list[Prepared]]:
+    while batch := list(itertools.islice(images, ENCODE_BATCH)):
+        yield batch
+
+
+def _stack(batch: Sequence[Prepared]) -> NDArray[Any]:
+    return np.stack([image.pixels.array for image in batch])
 
 
 def _reader(
