@@ -101,7 +101,7 @@ def footprint_part() -> Iterator[str]:
     for result in results("footprint"):
         yield from heading(result, "Memory over time")
         kinds = [kind for kind in ("phash64", "network") if kind in result]
-        head = ["", "images", "images/s", *(f"{part} %" for part in range(10, 101, 10)), "peak"]
+        head = ["", "images", *(f"{part} %" for part in range(10, 101, 10)), "peak"]
         yield "Resident MiB of the program at each tenth of the run:"
         yield ""
         yield from table(
@@ -110,7 +110,6 @@ def footprint_part() -> Iterator[str]:
                 [
                     result[kind]["encoder"],
                     result[kind]["images"],
-                    result[kind]["images_per_second"],
                     *(round(sample["mib"]) for sample in result[kind]["mib_over_time"]),
                     round(result[kind]["peak_mib"]),
                 ]
