@@ -222,7 +222,12 @@ def main() -> None:
             if rows <= options.stored_rows:
                 found["euclidean_4096"] = euclidean_in_postgresql(db, rows)
             server[str(rows)] = found
-    figures = {"dimensions": DIMENSIONS, "k": K, "numpy": numpy_figures, "postgresql": server}
+    figures = {
+        "dimensions": DIMENSIONS,
+        "k": K,
+        "in_numpy": numpy_figures,
+        "in_postgresql": server,
+    }
     study.write("distances", study.command(), figures)
 
 
