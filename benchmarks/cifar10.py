@@ -35,12 +35,13 @@ from benchmarks import study
 from benchmarks.frozen import score
 from retrieval_db import codes
 from retrieval_db.console.screen import progress_bar, progress_bars
-from retrieval_db.encoder import curves, datasets, save_all, training
-from retrieval_db.encoder.heads import fit_itq
-from retrieval_db.encoder.loop import Epoch
+from retrieval_db.encoder import datasets, save_all, training
+from retrieval_db.encoder.hashing.heads import fit_itq
+from retrieval_db.encoder.hashing.recipes import Recipe
 from retrieval_db.encoder.network import NetworkEncoder
-from retrieval_db.encoder.recipes import Recipe
-from retrieval_db.encoder.watch import Watch
+from retrieval_db.encoder.training import curves
+from retrieval_db.encoder.training.loop import Epoch
+from retrieval_db.encoder.training.watch import Watch
 from retrieval_db.evaluation import by_cosine, by_prediction, ties
 
 BITS = (12, 16, 32, 48, 64, 128)

@@ -26,7 +26,7 @@ from benchmarks.pages import replaced, rewrite, table
 from retrieval_db import codes, evaluation
 from retrieval_db.console.screen import note
 from retrieval_db.encoder.datasets import Dataset
-from retrieval_db.encoder.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
+from retrieval_db.encoder.hashing.heads import LinearHead, fit_itq, fit_lsh, fit_pca_rr, unit_rows
 from retrieval_db.evaluation import metrics, ties
 
 NAME = "clothing"

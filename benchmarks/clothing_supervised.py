@@ -21,7 +21,7 @@ from benchmarks import frozen, study
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
 from retrieval_db.encoder.features import extract
-from retrieval_db.encoder.recipes import FROZEN
+from retrieval_db.encoder.hashing.recipes import FROZEN
 
 BITS = 64
 INPUT_SIZE = 225

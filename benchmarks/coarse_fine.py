@@ -22,7 +22,7 @@ from benchmarks import clothing, clothing_supervised, frozen, study
 from benchmarks.pages import rewrite
 from retrieval_db import CodeSet, codes, connect
 from retrieval_db.console.screen import note, progress_bar
-from retrieval_db.encoder.heads import fit_itq
+from retrieval_db.encoder.hashing.heads import fit_itq
 from retrieval_db.evaluation import QuerySet, StageScore, stages
 from retrieval_db.presentation import write_pools
 

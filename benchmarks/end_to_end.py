@@ -20,8 +20,8 @@ from pathlib import Path
 from benchmarks import cifar10, frozen, study
 from retrieval_db.console.screen import progress_bars
 from retrieval_db.encoder import datasets, training
-from retrieval_db.encoder.methods import METHODS
-from retrieval_db.encoder.watch import Watch
+from retrieval_db.encoder.hashing.methods import METHODS
+from retrieval_db.encoder.training.watch import Watch
 
 NAME = "end-to-end-cifar10"
 PROTOCOL = "cifar10-5k"

@@ -5,7 +5,7 @@
 Features of ImageNet's mobilenet_v2, computed once and kept in .data/. A head is learnt on the
 protocol's training images (methods that use no labels take 20,000 of them, as `index` does);
 then the protocol's queries are asked once. Nothing is chosen by them: the settings are those of
-`encoder.recipes`, the same for all methods. Each line is added to the result file as it is
+`encoder.hashing.recipes`, the same for all methods. Each line is added to the result file as it is
 found, and what is there already is not computed again.
 """
 
@@ -26,10 +26,10 @@ from retrieval_db import codes
 from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
-from retrieval_db.encoder.feature_heads import descended_heads, fitted_head
 from retrieval_db.encoder.features import extract
-from retrieval_db.encoder.methods import METHODS
-from retrieval_db.encoder.recipes import FROZEN
+from retrieval_db.encoder.hashing.methods import METHODS
+from retrieval_db.encoder.hashing.recipes import FROZEN
+from retrieval_db.encoder.training.feature_heads import descended_heads, fitted_head
 from retrieval_db.evaluation import Ties, by_cosine, by_prediction, metrics, ties
 
 CACHE = study.ROOT / ".data"

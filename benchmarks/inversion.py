@@ -29,9 +29,9 @@ from benchmarks import clothing_supervised, frozen, study
 from benchmarks.clothing_supervised import BITS
 from retrieval_db import codes
 from retrieval_db.encoder import datasets
-from retrieval_db.encoder.feature_heads import descended_heads
-from retrieval_db.encoder.recipes import FROZEN
-from retrieval_db.encoder.targets import minimum_distance
+from retrieval_db.encoder.hashing.recipes import FROZEN
+from retrieval_db.encoder.training.feature_heads import descended_heads
+from retrieval_db.encoder.training.targets import minimum_distance
 from retrieval_db.evaluation import metrics, ties
 
 NAME = "inversion"

@@ -34,8 +34,7 @@ from retrieval_db import codes
 from retrieval_db.client import Database
 from retrieval_db.console.choosing import FIT_ON
 from retrieval_db.encoder import datasets
-from retrieval_db.encoder.feature_heads import descended_heads
-from retrieval_db.encoder.heads import (
+from retrieval_db.encoder.hashing.heads import (
     LinearHead,
     centred,
     fit_itq,
@@ -43,8 +42,9 @@ from retrieval_db.encoder.heads import (
     principal,
     quantising_rotation,
 )
-from retrieval_db.encoder.methods import METHODS
-from retrieval_db.encoder.recipes import FROZEN
+from retrieval_db.encoder.hashing.methods import METHODS
+from retrieval_db.encoder.hashing.recipes import FROZEN
+from retrieval_db.encoder.training.feature_heads import descended_heads
 from retrieval_db.evaluation import metrics, ties
 from retrieval_db.search.query import as_query
 

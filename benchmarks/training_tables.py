@@ -25,7 +25,7 @@ from benchmarks.pages import (
     table,
 )
 from benchmarks.study import RESULTS, ROOT
-from retrieval_db.encoder.methods import METHODS, Method
+from retrieval_db.encoder.hashing.methods import METHODS, Method
 
 PAGE = ROOT / "docs" / "training.md"
 BEGIN = "<!-- {}: written by python -m benchmarks.training_tables -->"

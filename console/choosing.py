@@ -77,7 +77,7 @@ def for_indexing(
 
 def wanted_name(settings: Settings) -> str:
     """The name that the encoder has, or is going to have: `itq` is `itq128`."""
-    from retrieval_db.encoder.methods import parse_spec
+    from retrieval_db.encoder.hashing.methods import parse_spec
 
     spec = settings.spec or DEFAULT
     if settings.name is not None or is_file(spec):
@@ -296,7 +296,7 @@ def flat_index(device: str) -> flat.Factory | None:
     """
     if device != "cuda" and (device != "auto" or "torch" not in sys.modules):
         return None
-    from retrieval_db.encoder.flat import TorchIndex, has_cuda
+    from retrieval_db.encoder.devices.flat import TorchIndex, has_cuda
 
     if device == "auto" and not has_cuda():
         return None

@@ -37,7 +37,7 @@ def candidates(
     Raises:
         UsageError, UnknownEncoder: it is none of these.
     """
-    from retrieval_db.encoder.methods import parse_spec
+    from retrieval_db.encoder.hashing.methods import parse_spec
     from retrieval_db.encoder.names import SHIPPED
 
     weights, device = settings.network.weights, settings.device
@@ -226,7 +226,7 @@ class Trial:
         self, encoder: NetworkEncoder, shown: Responses, asked: _Asked
     ) -> Iterator[Evaluation]:
         """ITQ of as many bits, fitted on the training images' features."""
-        from retrieval_db.encoder.methods import METHODS
+        from retrieval_db.encoder.hashing.methods import METHODS
 
         fit = METHODS[BASELINE].fit
         assert fit is not None

@@ -13,7 +13,7 @@ from retrieval_db.errors import UsageError
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.datasets import Dataset
-    from retrieval_db.encoder.methods import Method
+    from retrieval_db.encoder.hashing.methods import Method
 
 
 def need_torch() -> None:
@@ -33,7 +33,7 @@ def method(name: str) -> Method:
     Raises:
         UsageError: there is none, or the name has a code length in it.
     """
-    from retrieval_db.encoder.methods import METHODS, parse_spec
+    from retrieval_db.encoder.hashing.methods import METHODS, parse_spec
 
     if name not in METHODS:
         found, _ = parse_spec(name)

@@ -15,8 +15,8 @@ from .options import Device, DeviceOption, InputSizeOption, MeanOption, StdOptio
 from .screen import check_writable, note, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
-    from retrieval_db.encoder.loop import Epoch
     from retrieval_db.encoder.training import Trained
+    from retrieval_db.encoder.training.loop import Epoch
 
 
 def train(
@@ -81,9 +81,10 @@ def train(
     if out.suffix != ".safetensors":
         raise UsageError(f"The file of an encoder ends in .safetensors: -o {out}.safetensors")
     training_choices.need_torch()
-    from retrieval_db.encoder import curves, save_all, training
+    from retrieval_db.encoder import save_all, training
     from retrieval_db.encoder.datasets import open_data
-    from retrieval_db.encoder.watch import Watch
+    from retrieval_db.encoder.training import curves
+    from retrieval_db.encoder.training.watch import Watch
 
     dataset = open_data(data, root)
     rows, held_out = training_choices.rows_to_train(dataset, protocol, validation, seed)

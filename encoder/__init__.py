@@ -25,10 +25,10 @@ from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
 from . import checkpoint, phash
 from .files import write_atomically
-from .methods import METHODS, parse_spec
+from .hashing.methods import METHODS, parse_spec
 from .names import BACKBONES, DEFAULT_BACKBONE, DEFAULT_METHOD, SHIPPED
+from .networks.preprocess import Preprocess
 from .phash import PerceptualHash
-from .preprocess import Preprocess
 
 if TYPE_CHECKING:
     from .network import NetworkEncoder
@@ -297,9 +297,9 @@ def train_small(
     epochs: int = 10,
     device: str = "auto",
 ) -> NetworkEncoder:
-    """Train a small network on small labelled images; see `encoder.small.train_small`."""
+    """Train a small network on small labelled images; see `encoder.training.small`."""
     require_network()
-    from . import small
+    from .training import small
 
     return small.train_small(
         images, labels, bits, name=name, seed=seed, epochs=epochs, device=device

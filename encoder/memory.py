@@ -13,9 +13,9 @@ from PIL import Image
 
 from retrieval_db.codes import binarize
 
-from .inference import Busy
+from .devices.inference import Busy
 from .network import NetworkEncoder
-from .preprocess import Preprocess
+from .networks.preprocess import Preprocess
 
 
 class Remembering:

@@ -15,14 +15,16 @@ from PIL import Image
 from retrieval_db.codes import binarize
 from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
 
-from . import backbones, checkpoint, fitted, own
-from .backbones import Backbone
-from .coding import coder
-from .fitted import Head
-from .heads import LinearHead
-from .inference import PRECISIONS, Busy, Runner, resolve_device
-from .methods import FEW_IMAGES, METHODS
-from .preprocess import Preprocess
+from . import checkpoint
+from .devices.inference import PRECISIONS, Busy, Runner, resolve_device
+from .hashing import fitted
+from .hashing.coding import coder
+from .hashing.fitted import Head
+from .hashing.heads import LinearHead
+from .hashing.methods import FEW_IMAGES, METHODS
+from .networks import backbones, own
+from .networks.backbones import Backbone
+from .networks.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

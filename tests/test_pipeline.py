@@ -135,8 +135,8 @@ class TestSameBits:
         """Head, sign and packing as tensors, as a GPU computes them."""
         import torch
 
-        from retrieval_db.encoder.coding import coder
-        from retrieval_db.encoder.heads import LinearHead
+        from retrieval_db.encoder.hashing.coding import coder
+        from retrieval_db.encoder.hashing.heads import LinearHead
 
         random = np.random.default_rng(0)
         features = random.standard_normal((500, 48), dtype=np.float32)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import training_tables
-from retrieval_db.encoder.methods import METHODS
+from retrieval_db.encoder.hashing.methods import METHODS
 
 MACHINE = {"processor": "a processor", "cores": 2, "memory_gib": 4.0}
 COMMON = {"command": "python -m it", "date": "2026-01-01", "machine": MACHINE, "commit": "abc"}

@@ -17,8 +17,8 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from retrieval_db import encoder
-from retrieval_db.encoder import backbones, weights
 from retrieval_db.encoder.names import BACKBONES
+from retrieval_db.encoder.networks import backbones, weights
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
 

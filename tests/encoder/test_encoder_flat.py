@@ -7,7 +7,9 @@ import pytest
 
 from retrieval_db.search import flat
 
-torch_flat = pytest.importorskip("retrieval_db.encoder.flat", reason="torch is not installed")
+torch_flat = pytest.importorskip(
+    "retrieval_db.encoder.devices.flat", reason="torch is not installed"
+)
 
 
 @pytest.mark.parametrize("kept_bits", [0, 3, 64])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db.encoder.heads import (
+from retrieval_db.encoder.hashing.heads import (
     LinearHead,
     fit_itq,
     fit_lsh,

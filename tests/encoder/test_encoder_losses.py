@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval_db.encoder import losses
-from retrieval_db.encoder.methods import METHODS
-from retrieval_db.encoder.nesting import widths
-from retrieval_db.encoder.objectives import (
+from retrieval_db.encoder.hashing.methods import METHODS
+from retrieval_db.encoder.hashing.nesting import widths
+from retrieval_db.encoder.hashing.recipes import Recipe
+from retrieval_db.encoder.training import losses
+from retrieval_db.encoder.training.objectives import (
     OBJECTIVES,
     HashNet,
     Nested,
@@ -21,7 +22,6 @@ from retrieval_db.encoder.objectives import (
     linear,
     objective,
 )
-from retrieval_db.encoder.recipes import Recipe
 from retrieval_db.errors import UsageError
 
 LABELS = torch.tensor([0, 0, 1])

@@ -227,7 +227,7 @@ def test_only_supervised_encoders_predict(fitted: NetworkEncoder) -> None:
 
 def test_folding_changes_no_feature_noticeably(mobilenet: Path, batch: NDArray[np.uint8]) -> None:
     """Batch normalisation folded into the convolutions is the same function, and a copy."""
-    from retrieval_db.encoder.inference import folded
+    from retrieval_db.encoder.devices.inference import folded
 
     module = make("lsh64", mobilenet).backbone.module
     quick = folded(module)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retrieval_db.encoder.preprocess import Preprocess, read_settings
+from retrieval_db.encoder.networks.preprocess import Preprocess, read_settings
 from retrieval_db.errors import FormatError, UsageError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_db import encoder
-from retrieval_db.encoder.methods import METHODS, parse_spec
+from retrieval_db.encoder.hashing.methods import METHODS, parse_spec
 from retrieval_db.errors import UsageError
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval_db import encoder
-from retrieval_db.encoder.heads import unit_rows
+from retrieval_db.encoder.hashing.heads import unit_rows
 from retrieval_db.encoder.network import NetworkEncoder
 
 # The largest values of the feature of the image that is made below.

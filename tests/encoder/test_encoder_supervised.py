@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db.encoder import supervised
-from retrieval_db.encoder.heads import fit_itq, unit_rows
-from retrieval_db.encoder.kernels import KernelHead, choose_anchors, similarities
-from retrieval_db.encoder.methods import METHODS
+from retrieval_db.encoder.hashing import supervised
+from retrieval_db.encoder.hashing.heads import fit_itq, unit_rows
+from retrieval_db.encoder.hashing.kernels import KernelHead, choose_anchors, similarities
+from retrieval_db.encoder.hashing.methods import METHODS
 
 NAMES = ("itq_cca", "ksh", "dplm")
 CENTRES = np.random.default_rng(9).gamma(1.0, size=(6, 40))

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval_db.encoder.targets import centres, hadamard, minimum_distance, nested_centres
+from retrieval_db.encoder.training.targets import (
+    centres,
+    hadamard,
+    minimum_distance,
+    nested_centres,
+)
 from retrieval_db.errors import UsageError
 
 

@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 
 from retrieval_db import encoder
-from retrieval_db.encoder import cifar, curves, training
+from retrieval_db.encoder import training
 from retrieval_db.encoder.datasets import Dataset
 from retrieval_db.encoder.datasets.images import Pixels
 from retrieval_db.encoder.features import extract
-from retrieval_db.encoder.loop import Epoch
-from retrieval_db.encoder.methods import METHODS
+from retrieval_db.encoder.hashing.methods import METHODS
+from retrieval_db.encoder.hashing.recipes import FROM_NOTHING, FROZEN, Recipe
 from retrieval_db.encoder.network import NetworkEncoder
-from retrieval_db.encoder.preprocess import Preprocess
-from retrieval_db.encoder.recipes import FROM_NOTHING, FROZEN, Recipe
-from retrieval_db.encoder.sources import PixelSource, Standard
-from retrieval_db.encoder.watch import Watch
+from retrieval_db.encoder.networks import cifar
+from retrieval_db.encoder.networks.preprocess import Preprocess
+from retrieval_db.encoder.training import curves
+from retrieval_db.encoder.training.loop import Epoch
+from retrieval_db.encoder.training.sources import PixelSource, Standard
+from retrieval_db.encoder.training.watch import Watch
 from retrieval_db.errors import (
     EncoderError,
     FormatError,
@@ -346,7 +348,7 @@ def test_standardised_features_fold_back() -> None:
     ready = standard(features)
     assert ready.std() == pytest.approx(1, abs=1e-3)
     layer = torch.nn.Linear(6, 4)
-    from retrieval_db.encoder.objectives import linear
+    from retrieval_db.encoder.training.objectives import linear
 
     head = linear(layer)
     np.testing.assert_allclose(standard.folded(head)(features), head(ready), atol=1e-5)

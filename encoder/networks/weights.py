@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from retrieval_db.errors import FormatError, UsageError
 
-from .files import home_folder, write_atomically
+from ..files import home_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from retrieval_db.errors import MissingExtra
 
-from .files import write_atomically
+from ..files import write_atomically
 from .loop import Epoch
 
 

@@ -12,15 +12,15 @@ from PIL import Image
 
 from retrieval_db.errors import NotEnoughImages, UsageError
 
+from ..devices.inference import one_thread_each
+from ..hashing.fitted import Head
+from ..hashing.methods import parse_spec
+from ..hashing.recipes import Recipe
+from ..network import NetworkEncoder
+from ..networks.backbones import Backbone
+from ..networks.preprocess import Preprocess
+from ..networks.small_cnn import FEATURE_DIM, NAME, network
 from . import loop
-from .backbones import Backbone
-from .fitted import Head
-from .inference import one_thread_each
-from .methods import parse_spec
-from .network import NetworkEncoder
-from .preprocess import Preprocess
-from .recipes import Recipe
-from .small_cnn import FEATURE_DIM, NAME, network
 from .sources import PixelSource
 
 MAX_SIZE = 64

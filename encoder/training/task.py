@@ -14,17 +14,19 @@ from torch import nn
 
 from retrieval_db.errors import NotEnoughImages, UsageError
 
-from . import backbones, checkpoint, cifar, loop
-from .backbones import Backbone
-from .datasets import Dataset
+from .. import checkpoint
+from ..datasets import Dataset
+from ..devices.inference import resolve_device
+from ..features import extract, prepare
+from ..hashing.fitted import Head
+from ..hashing.recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
+from ..network import NetworkEncoder
+from ..networks import backbones, cifar
+from ..networks.backbones import Backbone
+from ..networks.preprocess import Preprocess
+from . import loop
 from .feature_heads import descended_heads, fitted_head, trained_heads
-from .features import extract, prepare
-from .fitted import Head
-from .inference import resolve_device
 from .loop import Epoch
-from .network import NetworkEncoder
-from .preprocess import Preprocess
-from .recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
 from .sources import PixelSource, Source
 from .watch import Watch
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from retrieval_db.errors import FormatError
 
+from ..names import BACKBONES
 from . import cifar, small_cnn
 from .backbones import Backbone, skeleton
-from .names import BACKBONES
 from .preprocess import Preprocess
 
 

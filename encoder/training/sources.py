@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .heads import Float32, Float64, LinearHead, unit_rows
-from .preprocess import Preprocess
+from ..hashing.heads import Float32, Float64, LinearHead, unit_rows
+from ..networks.preprocess import Preprocess
 
 KEPT = 8 << 30  # bytes of images on a device
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
+from ..names import BACKBONES
 from . import weights as weight_files
-from .names import BACKBONES
 from .preprocess import Preprocess, read_settings
 
 

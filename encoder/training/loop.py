@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from retrieval_db.errors import EncoderError, FormatError, UsageError
 
-from .files import write_atomically
-from .heads import LinearHead
-from .inference import resolve_device
+from ..devices.inference import resolve_device
+from ..files import write_atomically
+from ..hashing.heads import LinearHead
+from ..hashing.recipes import Recipe
 from .objectives import Objective, linear, objective
-from .recipes import Recipe
 from .sources import Source
 
 STATE = 1  # version of a state file

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..hashing.heads import Classifier, LinearHead
+from ..hashing.nesting import widths
+from ..hashing.recipes import Recipe
 from . import losses
-from .heads import Classifier, LinearHead
-from .nesting import widths
-from .recipes import Recipe
 from .targets import nested_centres
 
 Options = Mapping[str, float]

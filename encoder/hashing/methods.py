@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from retrieval_db.errors import UsageError
 
+from ..names import SHIPPED
 from .heads import Float32, LinearHead, fit_itq, fit_lsh, fit_nested_itq, fit_pca_rr
 from .kernels import KernelHead
-from .names import SHIPPED
 from .supervised import fit_dplm, fit_itq_cca, fit_ksh
 
 MIN_BITS, MAX_BITS = 4, 256

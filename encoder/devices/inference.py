@@ -19,8 +19,8 @@ from torch.fx.experimental.optimization import fuse
 
 from retrieval_db.errors import UsageError
 
+from ..networks.preprocess import Preprocess
 from .cuda import CudaStream
-from .preprocess import Preprocess
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cuda", "mps", "cpu")

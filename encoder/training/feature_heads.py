@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from ..devices.inference import resolve_device
+from ..hashing.fitted import Head
+from ..hashing.heads import LinearHead
+from ..hashing.recipes import Recipe
 from . import loop
-from .fitted import Head
-from .heads import LinearHead
-from .inference import resolve_device
 from .loop import Epoch, Found
-from .recipes import Recipe
 from .sources import FeatureSource, Source, Standard
 from .watch import Watch
 

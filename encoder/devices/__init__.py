@@ -1,0 +1,1 @@
+"""Networks and code comparisons on a CPU or a CUDA device."""

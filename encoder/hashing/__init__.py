@@ -1,0 +1,1 @@
+"""From features to bits: the methods, and the heads that they fit."""
