@@ -146,7 +146,6 @@ def _end_to_end(result: Result) -> Iterator[str]:
         *(f"{n} bits" for n in recipe["bits"]),
         "predicted label (softmax)",
         "seeds",
-        "s of training",
     ]
     last = recipe["bits"][-1]
     yield from table(
@@ -157,7 +156,6 @@ def _end_to_end(result: Result) -> Iterator[str]:
                 *(spread(_at(lines, n)) for n in recipe["bits"]),
                 spread([line["softmax_map"] for line in lines]),
                 len(lines),
-                f"{mean(line['training_seconds'] for line in lines):.0f}",
             ]
             for name, lines in sorted(methods.items(), key=lambda item: -mean(_at(item[1], last)))
         ],
