@@ -8,9 +8,10 @@
 and the queries are drawn after them. Otherwise the codes go into a database of their own, which is
 dropped afterwards, and pgvector's HNSW is built there with `--hnsw`.
 
-Times are whole calls of a client over a warm connection, on one core unless a peer's name says
-parallel; beside them stands the processor time of the server's backend. All peers take turns, in
-rounds of a fifth of the queries, so that each has the processor's caches as it would have them
+Times are whole calls of a client over a warm connection, after as many other queries as are asked,
+so that a server's cache holds what one in use would have there; on one core unless a peer's name
+says parallel; beside them stands the processor time of the server's backend. All peers take turns,
+in rounds of a fifth of the queries, so that each has the processor's caches as it would have them
 alone, and the machine's noise is shared; slow ones get a sample of the queries. Recall counts a row
 as found if it is as near as the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids
 are held against the scan's.
@@ -76,9 +77,12 @@ def recalls(values: Sequence[float]) -> dict[str, float]:
 class Study:
     """One workload in one database, with all its peers."""
 
-    def __init__(self, db: Database, workload: Workload, given: argparse.Namespace) -> None:
+    def __init__(
+        self, db: Database, workload: Workload, others: Workload, given: argparse.Namespace
+    ) -> None:
         self.db = db
         self.workload = workload
+        self.warming = Code.all(others.asked, workload.bits)
         self.encoder = db.encoder(f"bench-{workload.name}")
         self.codes = Code.all(workload.asked, workload.bits)
         self.url = db.target.url
@@ -174,7 +178,7 @@ class Study:
                 contenders.append(Contender(self._hnsw(ef), len(self.codes)))
         wanted = self.asked(question)
         for contender in contenders:
-            for code in self.codes[: 20 if contender.queries == len(self.codes) else 2]:
+            for code in self.warming[: None if contender.queries == len(self.codes) else 2]:
                 contender.peer.ask(code, wanted)
         wrong = self._take_turns(contenders, question, true)
         figures["answers_unlike_the_scan"] = wrong
@@ -274,9 +278,10 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="do not drop the database")
     parser.add_argument("--database")
     given = parser.parse_args()
-    workload = workloads.draw(given.workload, given.rows, given.queries, given.seed)
+    drawn = workloads.draw(given.workload, given.rows, 2 * given.queries, given.seed)
+    workload, others = drawn.halves()
     with database(given, workload) as (db, built):
-        running = Study(db, workload, given)
+        running = Study(db, workload, others, given)
         figures: dict[str, Any] = {
             "workload": workload.name,
             "rows": len(workload.packed),

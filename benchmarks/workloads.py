@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,15 @@ class Workload:
     packed: Codes
     asked: Codes
     own: NDArray[np.int64] | None = None
+
+    def halves(self) -> tuple[Workload, Workload]:
+        """The same codes with the first and with the second half of the queries."""
+        middle = (len(self.asked) + 1) // 2
+        first, second = (
+            replace(self, asked=self.asked[part], own=None if self.own is None else self.own[part])
+            for part in (slice(middle), slice(middle, None))
+        )
+        return first, second
 
 
 NAMES = ("clustered", "flipped128", "flipped256", "sun397", "ucf101")
