@@ -24,12 +24,14 @@ Row = tuple[bytes, ...]
 # Columns of the old table, where neither the dump nor the INSERT names them.
 COLUMNS = ("id", "path", "code_1", "code_2", "code_3", "code_4")
 
-# Groups without a name do not capture; `*+` and `++` never go back, so no text takes long.
+# `*+` and `(?>…)` never go back, so no text takes long. Groups are repeated in the latter: before
+# Python 3.11.5 a possessive repetition of a group may match wrongly (cpython 100061, 106052).
 SPACE = r"[ \t\r\n\f\v]"
-GAP = rf"(?:{SPACE}++|/\*(?![M!])[^*]*+(?:\*(?!/)[^*]*+)*+\*/|(?:--(?={SPACE})|\#)[^\n]*+\n)*+"
-NAME = r'(?:`(?:[^`]|``)++`|"(?:[^"]|"")++"|[\w$\x80-\xff]++)'
-SINGLE = r"'[^'\\]*+(?:(?:\\.|'')[^'\\]*+)*+'"
-DOUBLE = r'"[^"\\]*+(?:(?:\\.|"")[^"\\]*+)*+"'
+COMMENT = r"/\*(?![M!])[^*]*+(?>(?:\*(?!/)[^*]*+)*)\*/"
+GAP = rf"(?>(?:{SPACE}++|{COMMENT}|(?:--(?={SPACE})|\#)[^\n]*+\n)*)"
+NAME = r'(?:`(?>(?:[^`]|``)+)`|"(?>(?:[^"]|"")+)"|[\w$\x80-\xff]++)'
+SINGLE = r"'[^'\\]*+(?>(?:(?:\\.|'')[^'\\]*+)*)'"
+DOUBLE = r'"[^"\\]*+(?>(?:(?:\\.|"")[^"\\]*+)*)"'
 # Numbers, NULL and 0x… are words; a text may say its character set, or be hex or bits.
 VALUE = rf"(?:[-+\w.]++|{SINGLE}|{DOUBLE}|(?:_\w++{GAP}|[xXbBnN])(?:{SINGLE}|{DOUBLE}))"
 TABLE = rf"(?:{NAME}{GAP}\.{GAP})?({NAME})"
@@ -40,10 +42,10 @@ def pattern(text: str) -> re.Pattern[bytes]:
 
 
 WRITES = pattern(r"(?:INSERT|REPLACE)\b")
-WORDS = rf"(?:(?:LOW_PRIORITY|DELAYED|HIGH_PRIORITY|IGNORE|INTO)\b{GAP})*+"
+WORDS = rf"(?>(?:(?:LOW_PRIORITY|DELAYED|HIGH_PRIORITY|IGNORE|INTO)\b{GAP})*)"
 INSERT = pattern(rf"(?:INSERT|REPLACE)\b{GAP}{WORDS}{TABLE}")
 BEFORE_ROWS = pattern(
-    rf"{GAP}(?:\(({GAP}{NAME}{GAP}(?:,{GAP}{NAME}{GAP})*+)\){GAP})?VALUES?(?![\w$]){GAP}"
+    rf"{GAP}(?:\(({GAP}{NAME}{GAP}(?>(?:,{GAP}{NAME}{GAP})*))\){GAP})?VALUES?(?![\w$]){GAP}"
 )
 CREATE = pattern(
     rf"CREATE\b{GAP}(?:TEMPORARY\b{GAP})?TABLE\b{GAP}(?:IF{GAP}NOT{GAP}EXISTS\b{GAP})?{TABLE}{GAP}\("
@@ -58,11 +60,11 @@ NOT_A_COLUMN = frozenset(
     ("primary", "key", "unique", "index", "constraint", "fulltext", "spatial", "foreign", "check")
 )
 VERSION_COMMENT = pattern(r"/\*M?!\d*+")
-BETWEEN = pattern(rf"(?:{SPACE}|;)*+")
+BETWEEN = pattern(r"[ \t\r\n\f\v;]*+")
 INSIDE = {
-    b"'": pattern(r"(?:[^'\\]++|\\.|'')*+"),
-    b'"': pattern(r'(?:[^"\\]++|\\.|"")*+'),
-    b"`": pattern(r"(?:[^`]++|``)*+"),
+    b"'": pattern(r"(?>(?:[^'\\]++|\\.|'')*)"),
+    b'"': pattern(r'(?>(?:[^"\\]++|\\.|"")*)'),
+    b"`": pattern(r"(?>(?:[^`]++|``)*)"),
 }
 ESCAPES = {
     b"'": pattern(r"\\(.)|''"),
