@@ -18,6 +18,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, LiteralString
 
 import numpy as np
@@ -161,7 +162,7 @@ def euclidean_in_postgresql(db: Database, rows: int) -> dict[str, Any]:
     for kind in KINDS:
         table = loaded_floats(db, kind, rows)
         statement = SCAN_FLOATS.format(table, kind)
-        took = best(lambda s=statement: db.connection.execute(s, [text]).fetchall(), repeat=3)  # type: ignore[misc]
+        took = best(partial(_answered, db, statement, text), repeat=3)
         size = db.connection.execute(
             "SELECT pg_total_relation_size(%s::regclass)", [table]
         ).fetchone()
@@ -169,6 +170,10 @@ def euclidean_in_postgresql(db: Database, rows: int) -> dict[str, Any]:
         print("PostgreSQL", rows, kind, found[kind], flush=True)
         db.connection.execute(f"DROP TABLE {table}".encode())
     return found
+
+
+def _answered(db: Database, statement: LiteralString, text: str) -> list[Any]:
+    return db.connection.execute(statement, [text]).fetchall()
 
 
 def _vectors(features: NDArray[np.float32]) -> copy_format.Column:

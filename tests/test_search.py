@@ -102,6 +102,9 @@ def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
             items = example.filled(db.connection, "clustered", 300, bits, f"small {bits}")
             if others:
                 example.filled(db.connection, "clustered", others, bits, f"other {bits}", seed=1)
+            db.connection.execute(
+                "UPDATE images SET metadata = jsonb_build_object('seventh', right(label, 1)::int)"
+            )
             db.connection.execute("VACUUM (ANALYZE) images")
             for query in (items.codes[0], *example.random_codes("clustered", 3, bits, seed=2)):
                 ranked = example.nearest(items, query, None)
@@ -109,13 +112,16 @@ def test_few_rows_alone_and_among_many(database_url: str, others: int) -> None:
                     result = db.search(query, encoder=f"small {bits}", k=k, radius=radius)
                     assert as_pairs(result) == example.nearest(items, query, k, radius)
                     assert result.plan == "scan"
-                found = db.search(query, encoder=f"small {bits}", k=20, labels=["label 2"])
-                assert (
-                    as_pairs(found)
-                    == [pair for pair in ranked if int(pair[0].rpartition("/")[2][:-4]) % 7 == 2][
-                        :20
-                    ]
-                )
+                labelled = [
+                    pair for pair in ranked if int(pair[0].rpartition("/")[2][:-4]) % 7 == 2
+                ]
+                for k, radius in ((20, None), (None, bits // 3), (5, bits // 3)):
+                    near = [pair for pair in labelled if radius is None or pair[1] <= radius]
+                    for filters in ({"labels": ["label 2"]}, {"metadata": {"seventh": 2}}):
+                        found = db.search(
+                            query, encoder=f"small {bits}", k=k, radius=radius, **filters
+                        )
+                        assert as_pairs(found) == near[:k]
             db.connection.execute("TRUNCATE images CASCADE")
 
 
