@@ -16,9 +16,10 @@ from torch import nn
 SIZE = 32
 PATCH = 2
 
-# Widths of the blocks, and convolutions in each. 0.65 and 7.7 million weights.
+# Widths of the blocks, and convolutions in each. 0.65, 1.15 and 7.7 million weights.
 NETWORKS: Mapping[str, tuple[Sequence[int], int]] = {
     "cifar": ((48, 96, 192), 2),
+    "cifar_medium": ((64, 160, 224), 2),
     "cifar_large": ((128, 256, 512), 3),
 }
 
