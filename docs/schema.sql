@@ -1033,15 +1033,18 @@ BEGIN
     all_rows := subject.indexed_rows;
     table_rows := subject.table_rows;
     IF subject.shared OR subject.layout_id IS NULL OR all_rows = 0 THEN
-        -- The share of this encoder, as ANALYZE saw it.
-        all_rows := table_rows * coalesce((
-            SELECT coalesce(max(common.share) FILTER (WHERE common.id = subject.id),
-                            greatest(1 - sum(common.share), 0))
-            FROM pg_stats,
-                 unnest(most_common_vals::text::integer[], most_common_freqs) AS common (id, share)
-            WHERE schemaname = current_schema() AND tablename = 'images'
-              AND attname = 'encoder_id'
-        ), 1);
+        all_rows := table_rows;
+        IF EXISTS (SELECT FROM encoders WHERE id <> subject.id) THEN
+            -- The share of this encoder, as ANALYZE saw it.
+            all_rows := table_rows * coalesce((
+                SELECT coalesce(max(common.share) FILTER (WHERE common.id = subject.id),
+                                greatest(1 - sum(common.share), 0))
+                FROM pg_stats,
+                     unnest(most_common_vals::text::integer[], most_common_freqs) AS common (id, share)
+                WHERE schemaname = current_schema() AND tablename = 'images'
+                  AND attname = 'encoder_id'
+            ), 1);
+        END IF;
     END IF;
     scan_price := 500 + all_rows / CASE
         WHEN all_rows > 500000
@@ -1688,7 +1691,7 @@ BEGIN
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
@@ -1699,7 +1702,7 @@ BEGIN
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
@@ -1752,7 +1755,7 @@ BEGIN
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
@@ -1763,7 +1766,7 @@ BEGIN
                 FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
@@ -1816,7 +1819,7 @@ BEGIN
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id + 0 = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
@@ -1827,7 +1830,7 @@ BEGIN
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder
-                        AND (labels IS NULL OR image.label = ANY (labels))
+                        AND ((SELECT labels IS NULL) OR image.label = ANY ((SELECT labels)::text[]))
                         AND (metadata IS NULL OR image.metadata @> metadata)) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
