@@ -17,7 +17,7 @@ from retrieval_db.errors import NotEnoughImages, UsageError
 from .. import checkpoint
 from ..datasets import Dataset
 from ..devices.inference import resolve_device
-from ..features import extract, prepare
+from ..features import Extracted, extract, prepare
 from ..hashing.fitted import Head
 from ..hashing.recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
 from ..network import NetworkEncoder
@@ -136,110 +136,131 @@ def train(
         )
     if recipe.kind.supervised:
         _check_classes(data, rows)
-    learn = _learn_heads if frozen else _learn_network
-    return learn(data, rows, base, recipe, name, held_out, state, resume, cache_dir, watch)
+    task = _Task(data, rows, base, recipe, name, held_out, state, resume, cache_dir, watch)
+    return task.heads() if frozen else task.network()
 
 
-def _learn_heads(
-    data: Dataset,
-    rows: Rows,
-    base: NetworkEncoder,
-    recipe: Recipe,
-    name: str,
-    held_out: Rows | None,
-    state: Path | None,
-    resume: bool,
-    cache_dir: Path | None,
-    watch: Watch,
-) -> Trained:
-    done = watch.images("Features", len(rows))
-    found = extract(base, data.images, rows, cache_dir=cache_dir, progress=done)
-    numbers, classes = _numbered(data, found.rows)
-    curve: list[Epoch] = []
-    if recipe.kind.trained:
-        tested = None
-        if held_out is not None and len(held_out):
-            done = watch.images("Features to watch", len(held_out))
-            other = extract(base, data.images, held_out, cache_dir=cache_dir, progress=done)
-            tested = (other.features, _number_as(data, other.rows, classes))
-        heads, curve = descended_heads(
-            found.features,
+@dataclass(frozen=True)
+class _Task:
+    """What `train` was given."""
+
+    data: Dataset
+    rows: Rows
+    base: NetworkEncoder
+    recipe: Recipe
+    name: str
+    held_out: Rows | None
+    state: Path | None
+    resume: bool
+    cache_dir: Path | None
+    watch: Watch
+
+    def heads(self) -> Trained:
+        """Learn heads on features that are computed once."""
+        found = self._extracted("Features", self.rows)
+        numbers, classes = _numbered(self.data, found.rows)
+        curve: list[Epoch] = []
+        if self.recipe.kind.trained:
+            tested = None
+            if self.held_out is not None and len(self.held_out):
+                other = self._extracted("Features to watch", self.held_out)
+                tested = (other.features, _number_as(self.data, other.rows, classes))
+            heads, curve = descended_heads(
+                found.features,
+                numbers,
+                classes,
+                self.recipe,
+                device=self.base.device,
+                held_out=tested,
+                state=self.state,
+                resume=self.resume,
+                watch=self.watch,
+            )
+        else:
+            heads = {
+                bits: fitted_head(found.features, numbers, classes, self.recipe, bits)
+                for bits in self.recipe.bits
+            }
+        encoders = self._encoders(self.base, self.base.backbone, heads, found.sha256)
+        return Trained(encoders, tuple(curve), len(found.rows), tuple(found.skipped))
+
+    def network(self) -> Trained:
+        """Learn the whole network, and heads on it."""
+        data, base, recipe = self.data, self.base, self.recipe
+        done = self.watch.images("Reading", len(self.rows))
+        found = prepare(base, data.images, self.rows, progress=done)
+        if recipe.kind.supervised:
+            _check_classes(data, found.rows)
+        numbers, classes = _numbered(data, found.rows)
+        if base.backbone.name in cifar.NETWORKS:
+            base = replace(base, preprocess=_measured(base.preprocess, found.images))
+        device = resolve_device(base.device)
+        source = PixelSource(
+            found.images,
+            base.preprocess,
+            device,
+            shift=recipe.shift,
+            mirror=recipe.mirror,
+            seed=recipe.seed,
+        )
+        tested: tuple[Source, Rows] | None = None
+        if self.held_out is not None and len(self.held_out):
+            other = prepare(base, data.images, self.held_out)
+            tested = (
+                PixelSource(other.images, base.preprocess, device),
+                _number_as(data, other.rows, classes),
+            )
+        body = _fresh(base, source, recipe)
+        settled = base.backbone.to_config(), base.preprocess.to_config(), base.device
+        told = (
+            checkpoint.canonical_json(settled).encode() + found.sha256.tobytes() + numbers.tobytes()
+        )
+        result = loop.train(
+            body,
+            base.feature_dim,
+            source,
             numbers,
-            classes,
+            len(classes),
             recipe,
             device=base.device,
             held_out=tested,
-            state=state,
-            resume=resume,
-            watch=watch,
+            state=self.state,
+            resume=self.resume,
+            identity=hashlib.sha256(told).hexdigest(),
+            report=self.watch.epoch,
+            progress=self.watch.images("Training", loop.shown(len(found.rows), recipe)),
         )
-    else:
-        heads = {
-            bits: fitted_head(found.features, numbers, classes, recipe, bits)
-            for bits in recipe.bits
-        }
-    encoders = _encoders(base, base.backbone, heads, recipe, name, found.sha256)
-    return Trained(encoders, tuple(curve), len(found.rows), tuple(found.skipped))
+        body.requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
+        backbone = Backbone(base.backbone.name, base.feature_dim, body)
+        heads = trained_heads(result, classes, recipe, len(found.rows))
+        encoders = self._encoders(base, backbone, heads, found.sha256)
+        return Trained(encoders, tuple(result.curve), len(found.rows), tuple(found.skipped))
 
+    def _extracted(self, what: str, rows: Rows) -> Extracted:
+        done = self.watch.images(what, len(rows))
+        return extract(self.base, self.data.images, rows, cache_dir=self.cache_dir, progress=done)
 
-def _learn_network(
-    data: Dataset,
-    rows: Rows,
-    base: NetworkEncoder,
-    recipe: Recipe,
-    name: str,
-    held_out: Rows | None,
-    state: Path | None,
-    resume: bool,
-    cache_dir: Path | None,
-    watch: Watch,
-) -> Trained:
-    done = watch.images("Reading", len(rows))
-    found = prepare(base, data.images, rows, progress=done)
-    if recipe.kind.supervised:
-        _check_classes(data, found.rows)
-    numbers, classes = _numbered(data, found.rows)
-    if base.backbone.name in cifar.NETWORKS:
-        base = replace(base, preprocess=_measured(base.preprocess, found.images))
-    device = resolve_device(base.device)
-    source = PixelSource(
-        found.images,
-        base.preprocess,
-        device,
-        shift=recipe.shift,
-        mirror=recipe.mirror,
-        seed=recipe.seed,
-    )
-    tested: tuple[Source, Rows] | None = None
-    if held_out is not None and len(held_out):
-        other = prepare(base, data.images, held_out)
-        tested = (
-            PixelSource(other.images, base.preprocess, device),
-            _number_as(data, other.rows, classes),
+    def _encoders(
+        self,
+        base: NetworkEncoder,
+        backbone: Backbone,
+        heads: Mapping[int, Head],
+        sha256: NDArray[np.uint8],
+    ) -> tuple[NetworkEncoder, ...]:
+        return tuple(
+            NetworkEncoder(
+                name=self.name if len(heads) == 1 else f"{self.name}-{bits}",
+                method=self.recipe.method,
+                bits=bits,
+                backbone=backbone,
+                preprocess=base.preprocess,
+                head=head,
+                seed=self.recipe.seed,
+                device=base.device,
+                training_sha256=sha256,
+            )
+            for bits, head in heads.items()
         )
-    body = _fresh(base, source, recipe)
-    settled = base.backbone.to_config(), base.preprocess.to_config(), base.device
-    told = checkpoint.canonical_json(settled).encode() + found.sha256.tobytes() + numbers.tobytes()
-    result = loop.train(
-        body,
-        base.feature_dim,
-        source,
-        numbers,
-        len(classes),
-        recipe,
-        device=base.device,
-        held_out=tested,
-        state=state,
-        resume=resume,
-        identity=hashlib.sha256(told).hexdigest(),
-        report=watch.epoch,
-        progress=watch.images("Training", loop.shown(len(found.rows), recipe)),
-    )
-    body.requires_grad_(False).to("cpu").to(memory_format=torch.contiguous_format)
-    backbone = Backbone(base.backbone.name, base.feature_dim, body)
-    heads = trained_heads(result, classes, recipe, len(found.rows))
-    encoders = _encoders(base, backbone, heads, recipe, name, found.sha256)
-    return Trained(encoders, tuple(result.curve), len(found.rows), tuple(found.skipped))
 
 
 def _fresh(base: NetworkEncoder, source: PixelSource, recipe: Recipe) -> nn.Module:
@@ -260,30 +281,6 @@ def _measured(preprocess: Preprocess, images: NDArray[np.uint8]) -> Preprocess:
     mean = sample.mean(axis=(0, 2, 3)).round(4).tolist()
     std = sample.std(axis=(0, 2, 3)).round(4).clip(min=0.01).tolist()
     return replace(preprocess, mean=tuple(mean), std=tuple(std))
-
-
-def _encoders(
-    base: NetworkEncoder,
-    backbone: Backbone,
-    heads: Mapping[int, Head],
-    recipe: Recipe,
-    name: str,
-    sha256: NDArray[np.uint8],
-) -> tuple[NetworkEncoder, ...]:
-    return tuple(
-        NetworkEncoder(
-            name=name if len(heads) == 1 else f"{name}-{bits}",
-            method=recipe.method,
-            bits=bits,
-            backbone=backbone,
-            preprocess=base.preprocess,
-            head=head,
-            seed=recipe.seed,
-            device=base.device,
-            training_sha256=sha256,
-        )
-        for bits, head in heads.items()
-    )
 
 
 def compact(encoders: tuple[NetworkEncoder, ...]) -> tuple[NetworkEncoder, ...]:
