@@ -181,7 +181,8 @@ def distances_part() -> Iterator[str]:
             "The ten nearest of all rows by a scan, one core: milliseconds a query, nanoseconds a "
             "comparison; beside it the search through buckets, for which these uniform codes are "
             "the worst case. A million floats in NumPy are a block that fits into memory, gone "
-            "through as often as it takes."
+            "through as often as it takes; in PostgreSQL a table that does not fit is read from "
+            "the disk."
         )
         yield ""
         rows: list[list[object]] = []
@@ -198,9 +199,10 @@ def distances_part() -> Iterator[str]:
                                 part["query_ms"],
                                 part["nanoseconds_per_comparison"],
                                 part.get("search_codes_ms"),
+                                part["bytes"] / 1e9 if "bytes" in part else None,
                             ]
                         )
-        yield from table(["", "rows", "ms", "ns each", "through buckets, ms"], rows)
+        yield from table(["", "rows", "ms", "ns each", "through buckets, ms", "GB stored"], rows)
 
 
 def written(page: str) -> str:
