@@ -2,9 +2,9 @@
 
     python -m benchmarks.growth [--rows 1000 10000 100000 1000000 10000000 30000000]
 
-Each size is a database of its own, loaded from nothing. Ours and the scan take turns on one core,
-a fifth of the queries at a time; slow scans get fewer of them. 30 million rows need about 20 GB of
-disk.
+Each size is a database of its own, loaded from nothing, and has a file of its own. Ours and the
+scan take turns on one core, a fifth of the queries at a time; slow scans get fewer of them. 30
+million rows need about 20 GB of disk.
 """
 
 from __future__ import annotations
@@ -68,17 +68,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--database")
     given = parser.parse_args()
-    figures: dict[str, Any] = {"bits": BITS, "queries": given.queries, "seed": given.seed}
-    figures["sizes"] = []
     for rows in given.rows:
         packed, fresh = workloads.clustered(rows, given.queries, BITS, given.seed)
+        figures: dict[str, Any] = {"rows": rows, "bits": BITS, "queries": given.queries}
+        figures["seed"] = given.seed
         with databases.fresh(given.database, "bench_growth") as db:
-            size: dict[str, Any] = {"rows": rows, **databases.load(db, NAME, packed, BITS)}
-            size["questions"] = [ask(db, Code.all(fresh, BITS), asked) for asked in QUESTIONS]
-        figures["sizes"].append(size)
-        for found in size["questions"]:
+            figures |= databases.load(db, NAME, packed, BITS)
+            figures["questions"] = [ask(db, Code.all(fresh, BITS), asked) for asked in QUESTIONS]
+        for found in figures["questions"]:
             note(f"{rows} rows: {found}")
-    study.write("growth", study.command(), figures)
+        study.write(f"growth-{rows}", study.command(), figures)
 
 
 if __name__ == "__main__":

@@ -77,16 +77,16 @@ def commits(result: Result) -> str:
     return f"{'Commits' if len(found) > 1 else 'Commit'} {', '.join(found)}."
 
 
-def heading(result: Result, title: str) -> list[str]:
-    """A title, with the command, the day and the machine."""
+def heading(result: Result, title: str, *others: Result) -> list[str]:
+    """A title, with the command, the day and the machine; each where results have several."""
+    origins = dict.fromkeys(map(_origin, (result, *others)))
+    return [f"### {title}", "", "\\\n".join(origins), ""]
+
+
+def _origin(result: Result) -> str:
     machine = result["machine"]
     versions = [f"{name} {found}" for name, found in result.get("versions", {}).items()]
     if "postgresql" in result:
         versions.insert(0, f"PostgreSQL {result['postgresql']}")
     place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
-    return [
-        f"### {title}",
-        "",
-        f"`{result['command']}`, {result['date']}; " + "; ".join([place, *versions]),
-        "",
-    ]
+    return f"`{result['command']}`, {result['date']}; " + "; ".join([place, *versions])
