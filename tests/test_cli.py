@@ -87,6 +87,11 @@ class TestHelp:
     def test_version(self) -> None:
         assert command.succeed("--version").out == f"retrieval-db {retrieval_db.__version__}\n"
 
+    def test_as_a_module(self) -> None:
+        asked = [sys.executable, "-m", "retrieval_db", "--version"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        assert done.stdout == f"retrieval-db {retrieval_db.__version__}\n"
+
     def test_without_a_command(self) -> None:
         outcome = command.run()
         assert outcome.code == 2
