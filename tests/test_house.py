@@ -43,16 +43,19 @@ def place_of(file: Path) -> str:
 
 
 def modules(room: str) -> list[Path]:
-    """The files of a room; `retrieval_db` without the rooms that are linked into it."""
+    """The files of a room; `retrieval_db` without the rooms that are linked into it.
+
+    `python -m retrieval_db` is the command line's other door.
+    """
     if room == "cli":
-        return [ROOT / "cli.py"]
+        return [ROOT / "cli.py", ROOT / "retrieval_db" / "__main__.py"]
     files = sorted((ROOT / room).rglob("*.py"))
     if room != "retrieval_db":
         return files
     return [
         file
         for file in files
-        if file.relative_to(ROOT / room).parts[0].removesuffix(".py") not in LINKED
+        if file.relative_to(ROOT / room).parts[0].removesuffix(".py") not in (*LINKED, "__main__")
     ]
 
 
