@@ -380,19 +380,31 @@ BEGIN
         near := CASE WHEN 2 * layout.starts[j] + layout.widths[j] < layout.bits
                      THEN distance.second_half ELSE distance.first_half END;
         branches := branches || format($branch$
-        WHEN %s THEN
-            SELECT count(*), array_agg((%s) << 54 | bucket.id)
-                   FILTER (WHERE %s <= most AND ((%s) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+        WHEN %1$s THEN
+            IF cut THEN
+                SELECT count(*), array_agg((%2$s) << 54 | id)
+                       FILTER (WHERE %3$s <= most AND ((%2$s) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE %4$s AND %5$s = ANY (ARRAY(
+                        SELECT %6$s # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < %7$s
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((%2$s) << 54 | id)
+                       FILTER (WHERE %3$s <= most AND ((%2$s) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
-                WHERE %s AND %s = ANY (ARRAY(
-                    SELECT %s # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < %s
-                ))
-                LIMIT allowed
-            ) AS bucket;$branch$,
-            j, distance.whole, near, distance.whole,
+                WHERE %4$s AND %5$s = ANY (ARRAY(
+                    SELECT %6$s # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < %7$s
+                ));
+            END IF;$branch$,
+            j, distance.whole, near,
             CASE WHEN layout.encoder_id IS NULL
                  THEN format('i.bits = %s AND i.encoder_id = encoder', layout.bits)
                  ELSE format('i.encoder_id = %s', layout.encoder_id) END,
@@ -401,7 +413,7 @@ BEGIN
             1::bigint << layout.widths[j]);
     END LOOP;
 
-    RETURN replace(replace(replace(replace(replace(replace(replace(replace($template$
+    RETURN replace(replace(replace(replace(replace(replace(replace(replace(replace(replace($template$
 CREATE OR REPLACE FUNCTION @schema@.search_layout_@id@(
     encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
     k integer, ties integer, radius integer, labels text[], metadata jsonb,
@@ -439,6 +451,9 @@ DECLARE
     most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
+    -- What a shell can meet, unless the table has grown.
+    fullest bigint[] := CASE WHEN all_rows < 1.1 * @row_count@ THEN '@shell_rows@' END;
+    cut boolean;
     allowed bigint;
     j integer;
     flip integer;
@@ -498,6 +513,8 @@ BEGIN
         END IF;
 
         flip := flips[j];
+        cut := max_candidates IS NOT NULL
+               OR coalesce(fullest[flip + 1] >= allowed, true);
         CASE j@branches@
         END CASE;
         shells := shells + 1;
@@ -512,15 +529,22 @@ BEGIN
             WHERE (labels IS NULL OR i.label = ANY (labels))
               AND (metadata IS NULL OR i.metadata @> metadata);
         END IF;
-        IF found IS NOT NULL THEN
-            -- The same row may be met in two chunks; it has the same key.
-            keys := ARRAY(
-                SELECT DISTINCT every.key
-                FROM (SELECT unnest(keys) AS key
-                      UNION ALL
-                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
-                ORDER BY every.key LIMIT keep
-            );
+        -- The same row may be met in two chunks; it has the same key.
+        IF found IS NOT NULL AND (cardinality(found) > 100 OR NOT found <@ keys) THEN
+            IF cardinality(found) < 1000 THEN
+                keys := ARRAY(
+                    SELECT DISTINCT every.key FROM unnest(keys || found) AS every (key)
+                    ORDER BY every.key LIMIT keep
+                );
+            ELSE
+                keys := ARRAY(
+                    SELECT DISTINCT every.key
+                    FROM (SELECT unnest(keys) AS key
+                          UNION ALL
+                          (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                    ORDER BY every.key LIMIT keep
+                );
+            END IF;
             IF cardinality(keys) >= k THEN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
@@ -530,7 +554,7 @@ BEGIN
             END IF;
         END IF;
 
-        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+        IF cut AND rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
             stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
             EXIT;
         END IF;
@@ -547,7 +571,53 @@ $template$,
         '@schema@', quote_ident(current_schema())), '@id@', layout.id::text),
         '@bits@', layout.bits::text), '@chunks@', cardinality(layout.widths)::text),
         '@widths@', layout.widths::text), '@packed@', packed), '@branches@', branches),
+        '@row_count@', coalesce(layout.row_count, 0)::text),
+        '@shell_rows@', coalesce(layout.shell_rows, '{}')::text),
         '@met_price@', CASE WHEN layout.covering THEN '1.5' ELSE '4' END);
+END
+$_$;
+
+CREATE FUNCTION public.layout_shell_rows(encoder integer, bits integer, starts smallint[], widths smallint[], row_count bigint) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    SET jit TO 'off'
+    AS $_$
+DECLARE
+    percent float8 := least(100, 3000000 / greatest(row_count, 1)::float8);
+    chunks text;
+    found bigint[];
+BEGIN
+    SELECT string_agg(
+        format('(%s, %s, %s)', j, width, chunk_expression(bits, starts[j], width, 'i.code_')), ', '
+    ) INTO chunks
+    FROM unnest(widths) WITH ORDINALITY AS chunk (width, j);
+    EXECUTE format($query$
+        WITH buckets AS (
+            SELECT chunk.j, chunk.width, count(*) AS held
+            FROM images AS i TABLESAMPLE SYSTEM ($1) REPEATABLE (0),
+                 LATERAL (VALUES %s) AS chunk (j, width, value)
+            WHERE i.encoder_id = $2
+            GROUP BY chunk.j, chunk.width, chunk.value
+        ), ranked AS (
+            SELECT *, row_number() OVER (PARTITION BY j ORDER BY held DESC) AS place FROM buckets
+        ), met AS (
+            SELECT shell.flips, sum(ranked.held) AS held
+            FROM ranked, LATERAL (VALUES
+                (0, 1),
+                (1, width),
+                (2, width * (width - 1) / 2),
+                (3, width * (width - 1) * (width - 2) / 6),
+                (4, width * (width - 1) * (width - 2) * (width - 3) / 24)
+            ) AS shell (flips, probes)
+            WHERE ranked.place <= shell.probes
+            GROUP BY ranked.j, shell.flips
+        )
+        SELECT array_agg(most.held ORDER BY most.flips)
+        FROM (SELECT flips, ceil(max(held) * 100 / $1)::bigint AS held FROM met GROUP BY flips)
+             AS most
+        $query$, chunks)
+    INTO found USING percent, encoder;
+    RETURN found;
 END
 $_$;
 
@@ -973,7 +1043,7 @@ CREATE FUNCTION public.run_search(encoder text, q1 bigint, q2 bigint, q3 bigint,
     LANGUAGE plpgsql STABLE
     SET search_path TO '$user', 'public'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_variable
 DECLARE
     subject record;
@@ -985,27 +1055,22 @@ DECLARE
     otherwise text := 'scan';          -- the plan where they cost more
     labelled float8;                   -- rows that bear one of the labels
     worst bigint;
+    indexes oid[];                     -- of the layout
+    ready boolean := false;            -- whether all of them are there
     keep integer := k + greatest(ties - k, 0);
     deadline timestamptz := clock_timestamp() + max_ms * interval '1 ms';
 BEGIN
     SELECT named.id, named.bits, layout.id AS layout_id, layout.encoder_id IS NULL AS shared,
-           cardinality(layout.widths) AS chunks,
-           coalesce(estimated_rows(bucket.reltuples, bucket.relpages, pg_relation_size(bucket.oid),
-                                   CASE WHEN layout.covering THEN 75 ELSE 12 END), 0)
-               AS indexed_rows,
-           estimated_rows(whole.reltuples, whole.relpages, pg_relation_size(whole.oid), 110)
-               AS table_rows
+           cardinality(layout.widths) AS chunks, layout.covering,
+           EXISTS (SELECT FROM encoders AS other WHERE other.id <> named.id) AS among_others
     INTO subject
     FROM encoders AS named
-    JOIN pg_class AS whole ON whole.oid = 'images'::regclass
     LEFT JOIN LATERAL (
         SELECT * FROM layouts
         WHERE active AND layouts.bits = named.bits
           AND (encoder_id = named.id OR encoder_id IS NULL)
         ORDER BY encoder_id LIMIT 1
     ) AS layout ON true
-    LEFT JOIN pg_class AS bucket
-        ON bucket.oid = to_regclass(format('images_bucket_%s_1', layout.id))
     WHERE named.name = encoder;
     IF subject.id IS NULL THEN
         RAISE EXCEPTION 'There is no encoder %.', quote_literal(encoder) USING
@@ -1030,11 +1095,18 @@ BEGIN
     worst := CASE WHEN radius < subject.bits THEN ((radius + 1)::bigint << 54) - 1 END;
 
     -- Estimates set prices, never answers. The unit is a row of a scan on one core (0.17 us).
-    all_rows := subject.indexed_rows;
-    table_rows := subject.table_rows;
+    FOR j IN 1 .. coalesce(subject.chunks, 0) LOOP
+        indexes[j] := to_regclass('images_bucket_' || subject.layout_id || '_' || j);
+    END LOOP;
+    SELECT estimated_rows(whole.reltuples, whole.relpages, pg_relation_size(whole.oid), 110),
+           coalesce(estimated_rows(bucket.reltuples, bucket.relpages, pg_relation_size(bucket.oid),
+                                   CASE WHEN subject.covering THEN 75 ELSE 12 END), 0)
+    INTO table_rows, all_rows
+    FROM pg_class AS whole LEFT JOIN pg_class AS bucket ON bucket.oid = indexes[1]
+    WHERE whole.oid = 'images'::regclass;
     IF subject.shared OR subject.layout_id IS NULL OR all_rows = 0 THEN
         all_rows := table_rows;
-        IF EXISTS (SELECT FROM encoders WHERE id <> subject.id) THEN
+        IF subject.among_others THEN
             -- The share of this encoder, as ANALYZE saw it.
             all_rows := table_rows * coalesce((
                 SELECT coalesce(max(common.share) FILTER (WHERE common.id = subject.id),
@@ -1065,19 +1137,14 @@ BEGIN
     plan := otherwise;
     IF price >= 4000 AND subject.chunks > 0 AND (k IS NULL OR k < all_rows / 20)
        AND (all_rows >= 30000 OR metadata IS NULL AND labels IS NULL)
-       -- A layout counts once all its indexes are valid: tune builds them one by one.
-       AND NOT EXISTS (
-           SELECT FROM generate_series(1, subject.chunks) AS j
-           LEFT JOIN pg_index ON indexrelid
-               = to_regclass(format('images_bucket_%s_%s', subject.layout_id, j))
-           WHERE indisvalid IS NOT TRUE
-       ) THEN
-        EXECUTE format('SELECT * FROM search_layout_%s'
-                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
-                       subject.layout_id)
-        INTO found
-        USING subject.id, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
-              deadline, all_rows, price;
+    THEN
+        -- A layout counts once all its indexes are valid: tune builds them one by one.
+        SELECT count(*) = subject.chunks INTO ready
+        FROM pg_index WHERE indexrelid = ANY (indexes) AND indisvalid;
+    END IF;
+    IF ready THEN
+        found := search_layout(subject.layout_id, subject.id, q1, q2, q3, q4, k, ties, radius,
+                               labels, metadata, max_candidates, deadline, all_rows, price);
         plan := CASE WHEN found.stop = 'scan' THEN otherwise ELSE 'buckets' END;
         keys := found.keys;
         guaranteed_radius := found.guaranteed;
@@ -1113,7 +1180,7 @@ BEGIN
     exact := guaranteed_radius >= least(radius, subject.bits)
              OR (cardinality(keys) >= k AND keys[k] >> 54 <= guaranteed_radius) IS TRUE;
 END
-$_$;
+$$;
 
 CREATE FUNCTION public.scan_keys(encoder integer, code_bits integer, shared boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
@@ -1156,13 +1223,16 @@ CREATE FUNCTION public.search_codes(encoder text, q1 bigint, q2 bigint, q3 bigin
     AS $$
 #variable_conflict use_column
 DECLARE
+    run record;
     keys bigint[];
     certain boolean;
     complete integer;
 BEGIN
-    SELECT run.keys, run.exact, run.guaranteed_radius INTO keys, certain, complete
-    FROM run_search(encoder, q1, q2, q3, q4, k, search_codes.radius, labels, metadata,
-                    max_candidates, max_ms, 0) AS run;
+    run := run_search(encoder, q1, q2, q3, q4, k, search_codes.radius, labels, metadata,
+                      max_candidates, max_ms, 0);
+    keys := run.keys;
+    certain := run.exact;
+    complete := run.guaranteed_radius;
     -- A row takes some 110 bytes.
     IF cardinality(keys) < 1000 OR cardinality(keys) * 880::bigint < pg_relation_size('images') THEN
         RETURN QUERY
@@ -1225,6 +1295,40 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.search_layout(layout_id integer, encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
+    LANGUAGE plpgsql STABLE
+    AS $_$
+#variable_conflict use_variable
+DECLARE
+    found record;
+BEGIN
+    IF layout_id = 1 THEN
+        found := public.search_layout_1(
+            encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata,
+            max_candidates, deadline, all_rows, scan_price
+        );
+    ELSIF layout_id = 2 THEN
+        found := public.search_layout_2(
+            encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata,
+            max_candidates, deadline, all_rows, scan_price
+        );
+    ELSE
+        EXECUTE format('SELECT * FROM public.search_layout_%s'
+                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
+                       layout_id)
+        INTO found
+        USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
+              deadline, all_rows, scan_price;
+    END IF;
+    keys := found.keys;
+    guaranteed := found.guaranteed;
+    stop := found.stop;
+    shells := found.shells;
+    probes := found.probes;
+    candidates := found.candidates;
+END
+$_$;
+
 CREATE FUNCTION public.search_layout_1(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'public'
@@ -1256,6 +1360,9 @@ DECLARE
     most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
+    -- What a shell can meet, unless the table has grown.
+    fullest bigint[] := CASE WHEN all_rows < 1.1 * 0 THEN '{}' END;
+    cut boolean;
     allowed bigint;
     j integer;
     flip integer;
@@ -1315,55 +1422,105 @@ BEGIN
         END IF;
 
         flip := flips[j];
+        cut := max_candidates IS NOT NULL
+               OR coalesce(fullest[flip + 1] >= allowed, true);
         CASE j
         WHEN 1 THEN
-            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_1)::int4 = ANY (ARRAY(
+                        SELECT (q1)::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_1)::int4 = ANY (ARRAY(
-                    SELECT (q1)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT (q1)::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 2 THEN
-            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_2)::int4 = ANY (ARRAY(
+                        SELECT (q2)::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_2)::int4 = ANY (ARRAY(
-                    SELECT (q2)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT (q2)::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 3 THEN
-            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_3)::int4 = ANY (ARRAY(
+                        SELECT (q3)::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_3)::int4 = ANY (ARRAY(
-                    SELECT (q3)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT (q3)::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 4 THEN
-            SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_4)::int4 = ANY (ARRAY(
+                        SELECT (q4)::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64)) <= most AND ((bit_count((((((((code_1 << 16) | code_2) << 16) | code_3) << 16) | code_4) # p1)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 64 AND i.encoder_id = encoder AND (i.code_4)::int4 = ANY (ARRAY(
-                    SELECT (q4)::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT (q4)::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         END CASE;
         shells := shells + 1;
         probes := probes + next_probes[j];
@@ -1377,15 +1534,22 @@ BEGIN
             WHERE (labels IS NULL OR i.label = ANY (labels))
               AND (metadata IS NULL OR i.metadata @> metadata);
         END IF;
-        IF found IS NOT NULL THEN
-            -- The same row may be met in two chunks; it has the same key.
-            keys := ARRAY(
-                SELECT DISTINCT every.key
-                FROM (SELECT unnest(keys) AS key
-                      UNION ALL
-                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
-                ORDER BY every.key LIMIT keep
-            );
+        -- The same row may be met in two chunks; it has the same key.
+        IF found IS NOT NULL AND (cardinality(found) > 100 OR NOT found <@ keys) THEN
+            IF cardinality(found) < 1000 THEN
+                keys := ARRAY(
+                    SELECT DISTINCT every.key FROM unnest(keys || found) AS every (key)
+                    ORDER BY every.key LIMIT keep
+                );
+            ELSE
+                keys := ARRAY(
+                    SELECT DISTINCT every.key
+                    FROM (SELECT unnest(keys) AS key
+                          UNION ALL
+                          (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                    ORDER BY every.key LIMIT keep
+                );
+            END IF;
             IF cardinality(keys) >= k THEN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
@@ -1395,7 +1559,7 @@ BEGIN
             END IF;
         END IF;
 
-        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+        IF cut AND rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
             stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
             EXIT;
         END IF;
@@ -1441,6 +1605,9 @@ DECLARE
     most bigint := worst >> 54;                  -- of a distance that is wanted
     found bigint[];
     rows_met bigint;
+    -- What a shell can meet, unless the table has grown.
+    fullest bigint[] := CASE WHEN all_rows < 1.1 * 0 THEN '{}' END;
+    cut boolean;
     allowed bigint;
     j integer;
     flip integer;
@@ -1500,55 +1667,105 @@ BEGIN
         END IF;
 
         flip := flips[j];
+        cut := max_candidates IS NOT NULL
+               OR coalesce(fullest[flip + 1] >= allowed, true);
         CASE j
         WHEN 1 THEN
-            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_1 >> 16))::int4 = ANY (ARRAY(
+                        SELECT ((q1 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_1 >> 16))::int4 = ANY (ARRAY(
-                    SELECT ((q1 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT ((q1 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 2 THEN
-            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_2 >> 16))::int4 = ANY (ARRAY(
+                        SELECT ((q2 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_3 << 32) | code_4) # p2)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_2 >> 16))::int4 = ANY (ARRAY(
-                    SELECT ((q2 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT ((q2 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 3 THEN
-            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_3 >> 16))::int4 = ANY (ARRAY(
+                        SELECT ((q3 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_3 >> 16))::int4 = ANY (ARRAY(
-                    SELECT ((q3 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT ((q3 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         WHEN 4 THEN
-            SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id)
-                   FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | bucket.id) < worst)
-            INTO rows_met, found
-            FROM (
-                SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+            IF cut THEN
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
+                FROM (
+                    SELECT i.id, i.code_1, i.code_2, i.code_3, i.code_4
+                    FROM images AS i
+                    WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_4 >> 16))::int4 = ANY (ARRAY(
+                        SELECT ((q4 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                        WHERE f.flips = flip AND f.mask < 65536
+                    ))
+                    LIMIT allowed
+                ) AS bucket;
+            ELSE
+                SELECT count(*), array_agg((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id)
+                       FILTER (WHERE bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) <= most AND ((bit_count((((code_1 << 32) | code_2) # p1)::bit(64)) + bit_count((((code_3 << 32) | code_4) # p2)::bit(64))) << 54 | id) < worst)
+                INTO rows_met, found
                 FROM images AS i
                 WHERE i.bits = 128 AND i.encoder_id = encoder AND ((i.code_4 >> 16))::int4 = ANY (ARRAY(
-                    SELECT ((q4 >> 16))::int4 # f.mask FROM chunk_flips AS f WHERE f.flips = flip AND f.mask < 65536
-                ))
-                LIMIT allowed
-            ) AS bucket;
+                    SELECT ((q4 >> 16))::int4 # f.mask FROM chunk_flips AS f
+                    WHERE f.flips = flip AND f.mask < 65536
+                ));
+            END IF;
         END CASE;
         shells := shells + 1;
         probes := probes + next_probes[j];
@@ -1562,15 +1779,22 @@ BEGIN
             WHERE (labels IS NULL OR i.label = ANY (labels))
               AND (metadata IS NULL OR i.metadata @> metadata);
         END IF;
-        IF found IS NOT NULL THEN
-            -- The same row may be met in two chunks; it has the same key.
-            keys := ARRAY(
-                SELECT DISTINCT every.key
-                FROM (SELECT unnest(keys) AS key
-                      UNION ALL
-                      (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
-                ORDER BY every.key LIMIT keep
-            );
+        -- The same row may be met in two chunks; it has the same key.
+        IF found IS NOT NULL AND (cardinality(found) > 100 OR NOT found <@ keys) THEN
+            IF cardinality(found) < 1000 THEN
+                keys := ARRAY(
+                    SELECT DISTINCT every.key FROM unnest(keys || found) AS every (key)
+                    ORDER BY every.key LIMIT keep
+                );
+            ELSE
+                keys := ARRAY(
+                    SELECT DISTINCT every.key
+                    FROM (SELECT unnest(keys) AS key
+                          UNION ALL
+                          (SELECT unnest(found) AS key ORDER BY key LIMIT keep)) AS every
+                    ORDER BY every.key LIMIT keep
+                );
+            END IF;
             IF cardinality(keys) >= k THEN
                 reach := least(reach, (keys[k] >> 54)::integer);
                 worst := CASE WHEN cardinality(keys) = keep THEN keys[keep] ELSE worst END;
@@ -1580,7 +1804,7 @@ BEGIN
             END IF;
         END IF;
 
-        IF rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
+        IF cut AND rows_met >= allowed THEN    -- the shell was cut short: it guarantees nothing
             stop := CASE WHEN candidates >= max_candidates THEN 'budget' ELSE 'scan' END;
             EXIT;
         END IF;
@@ -1593,6 +1817,57 @@ BEGIN
     END LOOP;
 END
 $$;
+
+CREATE FUNCTION public.search_layout_statement() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $_$
+DECLARE
+    branches text;
+BEGIN
+    SELECT string_agg(format($branch$IF layout_id = %s THEN
+        found := %I.search_layout_%s(
+            encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata,
+            max_candidates, deadline, all_rows, scan_price
+        );
+    $branch$, id, current_schema(), id), 'ELS' ORDER BY id)
+    INTO branches
+    FROM layouts WHERE active;
+    RETURN replace(replace($template$
+CREATE OR REPLACE FUNCTION @schema@.search_layout(
+    layout_id integer, encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
+    k integer, ties integer, radius integer, labels text[], metadata jsonb,
+    max_candidates bigint, deadline timestamptz, all_rows float8, scan_price float8,
+    OUT keys bigint[], OUT guaranteed integer, OUT stop text,
+    OUT shells integer, OUT probes bigint, OUT candidates bigint
+)
+    LANGUAGE plpgsql STABLE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    found record;
+BEGIN
+    @branches@ELSE
+        EXECUTE format('SELECT * FROM @schema@.search_layout_%s'
+                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
+                       layout_id)
+        INTO found
+        USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
+              deadline, all_rows, scan_price;
+    END IF;
+    keys := found.keys;
+    guaranteed := found.guaranteed;
+    stop := found.stop;
+    shells := found.shells;
+    probes := found.probes;
+    candidates := found.candidates;
+END
+$function$
+$template$,
+        '@branches@', coalesce(branches, 'IF false THEN NULL; ')),
+        '@schema@', quote_ident(current_schema()));
+END
+$_$;
 
 CREATE FUNCTION public.shell_price(probes double precision, met double precision, row_price double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1634,6 +1909,7 @@ CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone
     SET search_path TO '$user', 'public'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
+    SET enable_indexscan TO 'off'
     SET jit TO 'off'
     AS $$
 #variable_conflict use_variable
@@ -1660,6 +1936,26 @@ BEGIN
                 FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF labels IS NULL AND worst IS NULL AND alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND image.metadata @> metadata) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF labels IS NULL AND worst IS NULL THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((((image.code_1 << word | image.code_2) << word | image.code_3) << word | image.code_4) # packed_1)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND image.metadata @> metadata) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1727,6 +2023,26 @@ BEGIN
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
+        ELSIF labels IS NULL AND worst IS NULL AND alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND image.metadata @> metadata) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF labels IS NULL AND worst IS NULL THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count(((image.code_1 << word | image.code_2) # packed_1)::bit(64)) + bit_count(((image.code_3 << word | image.code_4) # packed_2)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND image.metadata @> metadata) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
         ELSIF worst IS NOT NULL AND alone THEN
             RETURN ARRAY(
                 SELECT best.key
@@ -1788,6 +2104,26 @@ BEGIN
                 FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
                       FROM images AS image
                       WHERE image.encoder_id = encoder) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF labels IS NULL AND worst IS NULL AND alone THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id + 0 = encoder
+                        AND image.metadata @> metadata) AS best
+                WHERE worst IS NULL OR best.key <= worst
+                ORDER BY best.key LIMIT keep
+            );
+        ELSIF labels IS NULL AND worst IS NULL THEN
+            RETURN ARRAY(
+                SELECT best.key
+                FROM (SELECT (bit_count((image.code_1 # q1)::bit(64)) + bit_count((image.code_2 # q2)::bit(64)) + bit_count((image.code_3 # q3)::bit(64)) + bit_count((image.code_4 # q4)::bit(64))) << 54 | image.id AS key
+                      FROM images AS image
+                      WHERE image.encoder_id = encoder
+                        AND image.metadata @> metadata) AS best
                 WHERE worst IS NULL OR best.key <= worst
                 ORDER BY best.key LIMIT keep
             );
@@ -1866,8 +2202,8 @@ BEGIN
         (SELECT own.covering FROM layouts AS own WHERE own.encoder_id = found.id AND own.active),
         true
     );
+    SELECT count(*) INTO row_count FROM images WHERE encoder_id = found.id;
     IF chosen IS NULL THEN
-        SELECT count(*) INTO row_count FROM images WHERE encoder_id = found.id;
         chosen := CASE WHEN covering THEN chunk_widths(found.bits, row_count)
                        ELSE compact_chunk_widths(found.bits, row_count) END;
     END IF;
@@ -1879,15 +2215,20 @@ BEGIN
     SELECT array_agg(before ORDER BY j) INTO starts
     FROM (SELECT j, (sum(width) OVER (ORDER BY j) - width)::smallint AS before
           FROM unnest(chosen) WITH ORDINALITY AS chunk (width, j)) AS placed;
-    INSERT INTO layouts (encoder_id, bits, starts, widths, covering)
-    VALUES (found.id, found.bits, starts, chosen, covering) RETURNING id INTO layout_id;
+    INSERT INTO layouts (encoder_id, bits, starts, widths, covering, row_count, shell_rows)
+    VALUES (found.id, found.bits, starts, chosen, covering, row_count,
+            layout_shell_rows(found.id, found.bits, starts, chosen, row_count))
+    RETURNING id INTO layout_id;
 
     RETURN QUERY SELECT * FROM layout_index_statements(layout_id, online);
     RETURN NEXT layout_search_statement(layout_id);
     RETURN NEXT format(
         'DO $do$ BEGIN'
+        -- One after the other: each writes the same function.
+        ' LOCK TABLE %1$I.layouts IN SHARE ROW EXCLUSIVE MODE;'
         ' UPDATE %1$I.layouts SET active = false WHERE encoder_id = %2$s AND active;'
-        ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s; '
+        ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s;'
+        ' EXECUTE %1$I.search_layout_statement(); '
         'END $do$', current_schema(), found.id, layout_id);
     FOR old IN SELECT id FROM layouts WHERE encoder_id = found.id AND active LOOP
         RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
@@ -1985,12 +2326,18 @@ CREATE TABLE public.layouts (
     active boolean DEFAULT false NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     covering boolean DEFAULT true NOT NULL,
+    row_count bigint,
+    shell_rows bigint[],
     CONSTRAINT layouts_chunks_check CHECK (((cardinality(starts) = cardinality(widths)) AND (1 <= ALL (widths)) AND (31 >= ALL (widths))))
 );
 
 COMMENT ON TABLE public.layouts IS 'How codes are cut into the chunks that bucket indexes are on';
 
 COMMENT ON COLUMN public.layouts.covering IS 'whether its indexes hold the whole code, or only where the rows are';
+
+COMMENT ON COLUMN public.layouts.row_count IS 'the rows of its encoder when it was chosen';
+
+COMMENT ON COLUMN public.layouts.shell_rows IS 'the most rows that a shell of 0, 1 .. 4 flips met then, as a sample says';
 
 ALTER TABLE public.layouts ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME public.layouts_id_seq

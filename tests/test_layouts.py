@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import random
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,10 +39,10 @@ def probe(
     row = connection.execute(
         f"SELECT keys, guaranteed, stop FROM search_layout_{layout}("
         "%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(k)s, %(ties)s, %(radius)s, %(labels)s,"
-        "%(metadata)s, %(max_candidates)s, NULL, 5000, %(scan_price)s)",
+        "%(metadata)s, %(max_candidates)s, NULL, %(all_rows)s, %(scan_price)s)",
         {"encoder": encoder, "ties": 0, "labels": None, "metadata": None, "max_candidates": None}
         | {f"q{number}": word for number, word in enumerate(words, start=1)}
-        | {"scan_price": 1e12}
+        | {"all_rows": 5000, "scan_price": 1e12}
         | given,
     ).fetchone()
     assert row is not None
@@ -83,7 +85,15 @@ def test_every_layout_finds_what_a_scan_finds(database_url: str, bits: int, kind
                     wanted = [key for key in wanted if key >> 54 <= radius]
                 words = codes.words_of(query, bits)
                 found, guaranteed, stop = probe(
-                    db.connection, layout.id, 1, words, k=k, radius=radius, **filters
+                    db.connection,
+                    layout.id,
+                    1,
+                    words,
+                    k=k,
+                    radius=radius,
+                    # As many as there are, or more: then its shells have a limit.
+                    all_rows=chance.choice([2500, 5000]),
+                    **filters,
                 )
                 if stop == "exact":
                     assert found == wanted[:k]
@@ -166,18 +176,23 @@ class TestPlans:
             ).fetchone()
             assert row is not None
             source, settings = row
-            first = source.index("SELECT i.id, i.code_1")
-            statement = source[first : source.index("LIMIT allowed", first)]
-            statement = statement.replace("f.flips = flip", "f.flips = 1")
-            for number in range(1, 5):
-                statement = statement.replace(f"q{number}", str(number))
             for setting in settings:
                 name, _, value = setting.partition("=")
                 connection.execute("SELECT set_config(%s, %s, false)", [name, value])
-            plan = "\n".join(str(r[0]) for r in connection.execute(f"EXPLAIN {statement}"))
+            known = {"most": 64, "worst": 64 << 54, "allowed": 1000, "flip": 1}
+            known |= dict.fromkeys(("q1", "q2", "q3", "q4", "p1", "p2"), 1)
+            plans = []
+            for statement in re.findall(r"SELECT count\(\*\).*?;", source, re.DOTALL):
+                statement = statement.replace("INTO rows_met, found", "")
+                for name, value in known.items():
+                    statement = re.sub(rf"(?<![.\w]){name}(?!\w)", str(value), statement)
+                found = connection.execute(f"EXPLAIN {statement}")
+                plans.append("\n".join(str(row[0]) for row in found))
         kind = "Index Only Scan" if covering else "Index Scan"
-        assert f"{kind} using images_bucket_" in plan
-        assert "Seq Scan on images" not in plan
+        assert len(plans) >= 8  # with a limit and without
+        for number, plan in enumerate(plans):
+            assert re.search(rf"{kind} using images_bucket_\d+_{number // 2 + 1} ", plan)
+            assert "Seq Scan on images" not in plan
 
     def test_small_tables_are_scanned(self, any_database_url: str) -> None:
         with retrieval_db.connect(any_database_url) as db:
@@ -294,6 +309,81 @@ def test_a_compact_layout_stays_compact(database_url: str) -> None:
         )
         db.tune(covering=True)
         assert size(db) == pytest.approx(whole, rel=0.1)
+
+
+class TestShellRows:
+    """The fullest buckets are counted once, and decide which shells need no limit."""
+
+    def counted(self, db: retrieval_db.Database) -> tuple[int, list[int]]:
+        row = db.connection.execute(
+            "SELECT row_count, shell_rows FROM layouts WHERE active AND encoder_id IS NOT NULL"
+        ).fetchone()
+        assert row is not None
+        return row[0], row[1]
+
+    @pytest.mark.parametrize("kind", ["uniform", "equal"])
+    def test_they_are_the_sums_of_the_fullest_buckets(self, database_url: str, kind: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            items = example.filled(db.connection, kind, 25_000, 64)
+            layout = layouts.layout_of(db.connection, db.encoder())
+            assert layout is not None
+            rows, shells = self.counted(db)
+        bits = np.unpackbits(items.codes, axis=1).astype(np.int64)
+        wanted = [0] * 5
+        start = 0
+        for width in layout.widths:
+            values = bits[:, start : start + width] @ (1 << np.arange(width)[::-1])
+            sizes = np.sort(np.unique(values, return_counts=True)[1])[::-1]
+            start += width
+            for flips in range(5):
+                met = int(sizes[: math.comb(width, flips)].sum())
+                wanted[flips] = max(wanted[flips], met)
+        assert (rows, shells) == (25_000, wanted)
+
+    def test_a_sample_of_many_rows_comes_near(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "equal", 120_000, 64)
+            rows, shells = self.counted(db)
+            assert rows == 120_000
+            wanted = db.connection.execute(
+                "SELECT count(*) FROM images GROUP BY code_1 ORDER BY 1 DESC LIMIT 1"
+            ).fetchone()
+            assert wanted is not None
+        assert wanted[0] / 2 < shells[0] < 3 * wanted[0]
+        assert shells == sorted(shells)
+
+    def test_a_bucket_that_came_later_ends_the_shell(self, database_url: str) -> None:
+        """A shell is ended also where rows of one code were loaded after the counting."""
+        with retrieval_db.connect(database_url) as db:
+            items = example.filled(db.connection, "uniform", 25_000, 64)
+            later = example.code_set(np.repeat(items.codes[:1], 15_000, axis=0), 64)
+            later = replace(later, paths=[f"later/{path}" for path in later.paths or []])
+            db.load(later)
+            assert self.counted(db)[0] == 25_000
+            db.connection.execute("VACUUM ANALYZE images")
+            for _ in range(2):
+                result = db.search(items.codes[0], k=1800)
+                assert (result.plan, result.exact) == ("scan", True)
+                assert {hit.distance for hit in result.hits} == {0}
+                assert result.candidates is not None
+                assert result.candidates < 40_000 + 5_000
+                db.tune()
+                assert 12_000 < self.counted(db)[1][0] < 18_000
+
+
+def test_a_layout_is_asked_also_where_no_function_names_it(database_url: str) -> None:
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 25_000, 64)
+        before = db.search(items.codes[3], radius=2)
+        for statement in (
+            "UPDATE layouts SET active = false",
+            "DO $$ BEGIN EXECUTE search_layout_statement(); END $$",
+            "UPDATE layouts SET active = true WHERE encoder_id IS NOT NULL",
+        ):
+            db.connection.execute(statement)
+        after = db.search(items.codes[3], radius=2)
+    assert before.plan == after.plan == "buckets"
+    assert before.hits == after.hits
 
 
 def test_a_missing_index_means_a_scan(database_url: str) -> None:
