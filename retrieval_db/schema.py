@@ -165,6 +165,13 @@ class LayoutRow(CoreBase):
         server_default=text("true"),
         comment="whether its indexes hold the whole code, or only where the rows are",
     )
+    row_count: Mapped[int | None] = mapped_column(
+        BigInteger, comment="the rows of its encoder when it was chosen"
+    )
+    shell_rows: Mapped[list[int] | None] = mapped_column(
+        ARRAY(BigInteger),
+        comment="the most rows that a shell of 0, 1 .. 4 flips met then, as a sample says",
+    )
 
 
 class ChunkFlip(CoreBase):
