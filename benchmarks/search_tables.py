@@ -46,6 +46,11 @@ def search_part() -> Iterator[str]:
             f"{shown(result['bucket_index_bytes_per_row'])} bytes a row, primary and unique keys "
             f"{shown(result['primary_and_unique_key_bytes_per_row'])}."
         )
+        if first := result.get("first_queries"):
+            yield (
+                f"Our first {first['queries']} queries after the load, {question_of(first)}: p50 "
+                f"{shown(first['milliseconds']['p50'])} ms."
+            )
         yield ""
         for found in result["questions"]:
             last = found["distance_of_the_last"]
