@@ -2,12 +2,17 @@
 
     python -m benchmarks.cifar10 --seed 0 --network cifar_large --epochs 40 --output DIR
                                  [--choose] [--resume] [--device cuda] [--precision bfloat16]
+    python -m benchmarks.cifar10 --seed 0 --network cifar_large --method csq --output DIR
+                                 --body DIR/ENCODERS.safetensors
 
 Protocol `cvprw15`: trained on the 50,000 training images, which are also the database; the
 10,000 test images are queries, and are asked once, at the end. `--choose` trains on 45,000 and
 asks the other 5,000 training images instead: that is where settings are chosen. Beside the codes
 stands the accuracy of a softmax on the same network's features. `--protocol unseen` trains on
 seven classes and searches the three others, beside cosine and ITQ of the same features.
+
+With `--body` the network of an earlier run stays as it is, and only heads are learnt, from images
+as they are instead of cut and mirrored ones.
 
 DIR gets the curves, the result (`cifar10-….json`) and a compact encoder file; a copy of the
 result in `benchmarks/results` is what the tables are written from. `--ship` puts encoders and
@@ -126,7 +131,9 @@ def few(split: datasets.Split, data: datasets.Dataset, images: int) -> datasets.
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    usual = training.usual_recipe(given.method, given.network, frozen=False)
+    usual = training.usual_recipe(given.method, given.network, frozen=given.body is not None)
+    if given.body is None:
+        usual = usual.changed(epochs=40, learning_rate=0.2)
     return usual.changed(
         bits=tuple(map(int, given.bits.split(","))),
         epochs=given.epochs,
@@ -136,6 +143,14 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
         precision=given.precision,
         seed=given.seed,
     )
+
+
+def body_of(path: Path) -> dict[str, Any]:
+    """How the network of an earlier run was trained, from the result beside its encoders."""
+    made = json.loads(path.with_suffix(".json").read_text())
+    kept = ("command", "commit", "training_seconds", "protocol", "softmax")
+    recipe = {key: made["recipe"][key] for key in ("method", "epochs", "seed")}
+    return {**recipe, **{key: made[key] for key in kept}}
 
 
 def ship(encoders: Path, result: Path) -> None:
@@ -161,13 +176,14 @@ def main() -> None:
     parser.add_argument("--network", default="cifar_large")
     parser.add_argument("--method", default="orthohash")
     parser.add_argument("--bits", default=",".join(map(str, BITS)))
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--lr", type=float, default=0.2)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--weight-decay", type=float)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--protocol", default="cvprw15")
+    parser.add_argument("--body", type=Path, help="encoders whose network stays as it is")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--images", type=int, help="so many training images only, to try it out")
     parser.add_argument("--resume", action="store_true")
@@ -197,10 +213,10 @@ def main() -> None:
         trained = training.train(
             data,
             split.train,
-            training.unfitted(given.network, device=given.device),
+            training.unfitted(given.network, weights=given.body, device=given.device),
             recipe,
             name="cifar10",
-            frozen=False,
+            frozen=given.body is not None,
             state=given.output / f"{name}.state",
             resume=given.resume,
             watch=Watch(bars, report),
@@ -223,6 +239,8 @@ def main() -> None:
         "seconds": round(seconds, 1),
         **measured(encoders, data, split),
     }
+    if given.body is not None:
+        figures["body"] = body_of(given.body)
     path = study.write(name, study.command(), figures)
     (given.output / f"{name}.state").unlink(missing_ok=True)
     shutil.copy(path, given.output)

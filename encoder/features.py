@@ -210,11 +210,15 @@ def _stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:
 
 
 def _key(encoder: NetworkEncoder) -> str:
-    """Names a backbone with its preprocessing."""
-    config = {
+    """Names a backbone, its weights and its preprocessing."""
+    config: dict[str, Any] = {
         "backbone": encoder.backbone.to_config(),
         "preprocess": encoder.preprocess.to_config(),
         "precision": encoder.precision,
     }
+    if encoder.backbone.sha256 is None:  # its weights are no file: they travel with the encoder
+        state = encoder.backbone.module.state_dict()
+        weights = {key: value.cpu().numpy() for key, value in state.items()}
+        config["weights"] = {"sha256": checkpoint.fingerprint({}, weights)}
     digest = hashlib.sha256(checkpoint.canonical_json(config).encode()).hexdigest()
     return f"{encoder.backbone.name}-{digest[:24]}"

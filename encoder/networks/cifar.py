@@ -9,6 +9,7 @@ nonlinearity.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -86,4 +87,10 @@ def whiten(module: nn.Module, images: torch.Tensor) -> None:
         layer.weight.copy_(weight.to(layer.weight))
         if layer.bias is not None:
             layer.bias.zero_()
-    layer.weight.requires_grad_(False)
+    keep_whitening(module)
+
+
+def keep_whitening(module: nn.Module) -> None:
+    """Leave the first layer's axes as they are in a training; its bias may move."""
+    assert isinstance(module, nn.Sequential)
+    cast(nn.Conv2d, module[0]).weight.requires_grad_(False)

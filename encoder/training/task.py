@@ -14,7 +14,7 @@ from torch import nn
 
 from retrieval_db.errors import NotEnoughImages, UsageError
 
-from .. import checkpoint
+from .. import checkpoint, open_all
 from ..datasets import Dataset
 from ..devices.inference import resolve_device
 from ..features import Extracted, extract, prepare
@@ -54,9 +54,9 @@ class Trained:
 
 def usual_recipe(method: str, backbone: str, frozen: bool) -> Recipe:
     """The recipe that is taken where nothing else is said."""
-    if backbone in cifar.NETWORKS:
-        return replace(FROM_NOTHING, method=method)
-    return replace(FROZEN if frozen else FINE_TUNING, method=method)
+    if frozen:
+        return replace(FROZEN, method=method)
+    return replace(FROM_NOTHING if backbone in cifar.NETWORKS else FINE_TUNING, method=method)
 
 
 def unfitted(
@@ -71,15 +71,17 @@ def unfitted(
 
     Args:
         backbone: of `BACKBONES`, with its published weights or those of a file; or one of
-            `cifar.NETWORKS`, which begins with random ones.
+            `cifar.NETWORKS`, with random ones or those of an encoder.
+        weights: a file of weights; for one of `cifar.NETWORKS` that of an encoder, whose network
+            and preprocessing are taken.
         changes: input_size, mean and std of the preprocessing.
 
     Raises:
-        as `backbones.load`.
+        as `backbones.load`, and `open_all`.
     """
-    if backbone in cifar.NETWORKS:
-        if weights is not None:
-            raise UsageError(f"{backbone} is trained from nothing: leave out --weights.")
+    if backbone in cifar.NETWORKS and weights is not None:
+        found, preprocess = _of_encoder(backbone, weights)
+    elif backbone in cifar.NETWORKS:
         with torch.random.fork_rng(devices=[]):  # its weights are drawn when it is trained
             module, dim = cifar.network(backbone)
         found = Backbone(backbone, dim, module)
@@ -88,6 +90,15 @@ def unfitted(
         found, preprocess = backbones.load(backbone, weights, cache_dir)
     preprocess = preprocess.changed(**(changes or {}))  # type: ignore[arg-type]
     return NetworkEncoder("unfitted", "itq", 128, found, preprocess, device=device)
+
+
+def _of_encoder(backbone: str, path: Path) -> tuple[Backbone, Preprocess]:
+    """The network of an encoder's file, and its preprocessing."""
+    made = open_all(path, device="cpu")[0]
+    if not isinstance(made, NetworkEncoder) or made.backbone.name != backbone:
+        kind = made.backbone.name if isinstance(made, NetworkEncoder) else made.name
+        raise UsageError(f"{path} is an encoder with {kind}, not with {backbone}.")
+    return made.backbone, made.preprocess
 
 
 def train(
@@ -129,10 +140,11 @@ def train(
             f"{recipe.method} is fitted on features that stay as they are: add --frozen, "
             "or choose a method such as orthohash."
         )
-    if frozen and base.backbone.name in cifar.NETWORKS:
+    if frozen and _untrained(base):
         raise UsageError(
-            f"{base.backbone.name} begins with random weights, so it cannot be frozen: "
-            "leave out --frozen, or choose a pretrained backbone such as mobilenet_v2."
+            f"{base.backbone.name} begins with random weights, so it cannot be frozen: leave out "
+            "--frozen, give an encoder that has it as --weights, or choose a pretrained backbone "
+            "such as mobilenet_v2."
         )
     if recipe.kind.supervised:
         _check_classes(data, rows)
@@ -192,7 +204,7 @@ class _Task:
         if recipe.kind.supervised:
             _check_classes(data, found.rows)
         numbers, classes = _numbered(data, found.rows)
-        if base.backbone.name in cifar.NETWORKS:
+        if _untrained(base):
             base = replace(base, preprocess=_measured(base.preprocess, found.images))
         device = resolve_device(base.device)
         source = PixelSource(
@@ -263,10 +275,19 @@ class _Task:
         )
 
 
+def _untrained(base: NetworkEncoder) -> bool:
+    """Whether its weights are random; those of a file are kept as they are."""
+    weights = base.backbone.module.parameters()
+    return base.backbone.name in cifar.NETWORKS and any(each.requires_grad for each in weights)
+
+
 def _fresh(base: NetworkEncoder, source: PixelSource, recipe: Recipe) -> nn.Module:
     """The network as the training begins with it."""
-    if base.backbone.name not in cifar.NETWORKS:
-        return base.backbone.module.requires_grad_(True)
+    if not _untrained(base):
+        module = base.backbone.module.requires_grad_(True)
+        if base.backbone.name in cifar.NETWORKS:
+            cifar.keep_whitening(module)
+        return module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         body, _ = cifar.network(base.backbone.name)

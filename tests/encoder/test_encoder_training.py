@@ -354,6 +354,69 @@ def test_standardised_features_fold_back() -> None:
     np.testing.assert_allclose(standard.folded(head)(features), head(ready), atol=1e-5)
 
 
+class TestHeadsOnATrainedNetwork:
+    """An encoder's network, with heads of another method."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        trained = train_network(coloured(48))
+        encoder.save_all(trained.encoders, tmp_path / "first.safetensors")
+        return tmp_path / "first.safetensors"
+
+    def test_the_network_stays_as_it_is(self, file: Path, tmp_path: Path) -> None:
+        data = coloured(48)
+        before = encoder.open_all(file)[0]
+        base = training.unfitted("cifar", weights=file, device="cpu")
+        recipe = training.usual_recipe("csq", "cifar", frozen=True).changed(bits=(16,), epochs=3)
+        (made,) = training.train(
+            data, every(data), base, recipe, name="second", frozen=True, cache_dir=tmp_path
+        ).encoders
+        encoder.save(made, tmp_path / "second.safetensors")
+        after = encoder.open_file(tmp_path / "second.safetensors")
+        image = np.stack([after.prepare(data.images[0])])
+        assert isinstance(before, NetworkEncoder)
+        assert isinstance(after, NetworkEncoder)
+        assert (after.method, after.bits, after.fitted) == ("csq", 16, True)
+        np.testing.assert_array_equal(after.features(image), before.features(image))
+        np.testing.assert_array_equal(after.outputs(after.features(image)),
+                                      made.outputs(made.features(image)))  # fmt: skip
+
+    def test_it_may_be_trained_further(self, file: Path) -> None:
+        data = coloured(48)
+        base = training.unfitted("cifar", weights=file, device="cpu")
+        axes = base.backbone.module[0].weight.clone()  # type: ignore[index,union-attr]
+        other = base.backbone.module[2].convolutions[0].weight.clone()  # type: ignore[index,union-attr]
+        trained = training.train(data, every(data), base, FEW, name="further", frozen=False)
+        module = trained.encoders[0].backbone.module
+        assert trained.encoders[0].preprocess == base.preprocess
+        assert torch.equal(module[0].weight, axes)  # type: ignore[index,union-attr,arg-type]
+        assert not torch.equal(module[2].convolutions[0].weight, other)  # type: ignore[index,union-attr,arg-type]
+
+    def test_of_another_network_it_is_refused(self, file: Path, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="is an encoder with cifar, not with cifar_medium"):
+            training.unfitted("cifar_medium", weights=file)
+        encoder.save(encoder.create("phash64"), tmp_path / "p.safetensors")
+        with pytest.raises(UsageError, match="is an encoder with phash64, not with cifar"):
+            training.unfitted("cifar", weights=tmp_path / "p.safetensors")
+        (tmp_path / "no.safetensors").write_bytes(b"nothing")
+        with pytest.raises(FormatError, match=r"no\.safetensors"):
+            training.unfitted("cifar", weights=tmp_path / "no.safetensors")
+
+    def test_features_of_two_networks_are_kept_apart(self, file: Path, tmp_path: Path) -> None:
+        data = coloured(6)
+        one, other = (
+            replace(training.unfitted("cifar", weights=file, device="cpu"), name=name)
+            for name in ("one", "other")
+        )
+        with torch.no_grad():
+            other.backbone.module[2].norms[0].bias += 1  # type: ignore[index,union-attr,operator]
+        found = [
+            extract(each, data.images, every(data), cache_dir=tmp_path).features
+            for each in (one, other)
+        ]
+        assert not np.array_equal(*found)
+
+
 def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
     data = coloured(12)
     one = replace(data, labels=np.zeros(12, np.int64))
@@ -366,7 +429,7 @@ def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
     base = training.unfitted("cifar")
     with pytest.raises(UsageError, match="cifar begins with random weights"):
         training.train(data, every(data), base, FROZEN, name="x", frozen=True)
-    with pytest.raises(UsageError, match="leave out --weights"):
+    with pytest.raises(UsageError, match=r"x\.pth cannot be read"):
         training.unfitted("cifar", weights=Path("x.pth"))
     with pytest.raises(EncoderError, match="infinite"):
         train_network(data, replace(FEW, learning_rate=1e30, batch_size=4))
