@@ -95,12 +95,10 @@ def _cifar10() -> Iterator[str]:
         head = ["network, method, seed", "epochs", "softmax", *(f"{n} bits" for n in bits)]
         rows: list[list[object]] = []
         for run in these:
-            recipe = run["recipe"]
             found = {line["bits"]: line["map"] for line in run["widths"]}
             rows.append(
                 [
-                    f"{run['network']}, {recipe['method']}, {recipe['seed']}",
-                    recipe["epochs"],
+                    *_trained(run),
                     share(run["softmax"]["accuracy"]) if "softmax" in run else "",
                     *(share(found[n]) if n in found else "" for n in bits),
                 ]
@@ -109,8 +107,19 @@ def _cifar10() -> Iterator[str]:
                 rows.append([f"… {name}", "", "", *(share(values[n]) for n in bits)])
         yield from table(head, rows)
         for run in these:
-            yield f"- {_source(run)}, {run['device']}, {run['training_seconds']:,.0f} s of training"
+            before = f"; its network is that of `{run['body']['command']}`" if "body" in run else ""
+            seconds = f"{run['training_seconds']:,.0f} s of training"
+            yield f"- {_source(run)}, {run['device']}, {seconds}{before}"
         yield ""
+
+
+def _trained(run: Result) -> tuple[str, str]:
+    """How a network and its heads were trained, and the epochs."""
+    method, epochs, seed = (run["recipe"][key] for key in ("method", "epochs", "seed"))
+    if "body" in run:
+        name = f"{run['network']} of {run['body']['method']}, heads of {method}, {seed}"
+        return name, f"{run['body']['epochs']} + {epochs}"
+    return f"{run['network']}, {method}, {seed}", str(epochs)
 
 
 def _beside(run: Result) -> dict[str, dict[int, float]]:
