@@ -199,7 +199,8 @@ def main() -> None:
         split = few(split, data, given.images)
     role = "-choose" if given.choose else ""
     role += f"-trial{given.images}" if given.images else ""
-    name = f"cifar10-{given.network}-{given.method}-{given.protocol}{role}-seed{given.seed}"
+    method = given.method if given.body is None else f"{given.method}-heads"
+    name = f"cifar10-{given.network}-{method}-{given.protocol}{role}-seed{given.seed}"
     given.output.mkdir(parents=True, exist_ok=True)
     curve: list[Epoch] = []
 
