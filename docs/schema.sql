@@ -304,6 +304,56 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION public.layout_dispatch_statement() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO '$user', 'public'
+    AS $_$
+DECLARE
+    branches text;
+BEGIN
+    SELECT string_agg(format($branch$IF layout_id = %s THEN
+        found := %I.search_layout_%s(
+            encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata,
+            max_candidates, deadline, all_rows, scan_price
+        );
+    $branch$, id, current_schema(), id), 'ELS' ORDER BY id)
+    INTO branches
+    FROM layouts WHERE active;
+    RETURN replace(replace($template$
+CREATE OR REPLACE FUNCTION @schema@.search_layout(
+    layout_id integer, encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
+    k integer, ties integer, radius integer, labels text[], metadata jsonb,
+    max_candidates bigint, deadline timestamptz, all_rows float8, scan_price float8,
+    OUT keys bigint[], OUT guaranteed integer, OUT stop text,
+    OUT shells integer, OUT probes bigint, OUT candidates bigint
+)
+    LANGUAGE plpgsql STABLE
+AS $function$
+#variable_conflict use_variable
+DECLARE
+    found record;
+BEGIN
+    @branches@ELSE
+        EXECUTE 'SELECT * FROM search_layout_' || layout_id
+            || '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)'
+        INTO found
+        USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
+              deadline, all_rows, scan_price;
+    END IF;
+    keys := found.keys;
+    guaranteed := found.guaranteed;
+    stop := found.stop;
+    shells := found.shells;
+    probes := found.probes;
+    candidates := found.candidates;
+END
+$function$
+$template$,
+        '@branches@', coalesce(branches, 'IF false THEN NULL; ')),
+        '@schema@', quote_ident(current_schema()));
+END
+$_$;
+
 CREATE FUNCTION public.layout_drop_statements(layout_id integer, online boolean) RETURNS SETOF text
     LANGUAGE sql STABLE
     SET search_path TO '$user', 'public'
@@ -1313,9 +1363,8 @@ BEGIN
             max_candidates, deadline, all_rows, scan_price
         );
     ELSE
-        EXECUTE format('SELECT * FROM public.search_layout_%s'
-                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
-                       layout_id)
+        EXECUTE 'SELECT * FROM search_layout_' || layout_id
+            || '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)'
         INTO found
         USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
               deadline, all_rows, scan_price;
@@ -1818,57 +1867,6 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION public.search_layout_statement() RETURNS text
-    LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
-    AS $_$
-DECLARE
-    branches text;
-BEGIN
-    SELECT string_agg(format($branch$IF layout_id = %s THEN
-        found := %I.search_layout_%s(
-            encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata,
-            max_candidates, deadline, all_rows, scan_price
-        );
-    $branch$, id, current_schema(), id), 'ELS' ORDER BY id)
-    INTO branches
-    FROM layouts WHERE active;
-    RETURN replace(replace($template$
-CREATE OR REPLACE FUNCTION @schema@.search_layout(
-    layout_id integer, encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint,
-    k integer, ties integer, radius integer, labels text[], metadata jsonb,
-    max_candidates bigint, deadline timestamptz, all_rows float8, scan_price float8,
-    OUT keys bigint[], OUT guaranteed integer, OUT stop text,
-    OUT shells integer, OUT probes bigint, OUT candidates bigint
-)
-    LANGUAGE plpgsql STABLE
-AS $function$
-#variable_conflict use_variable
-DECLARE
-    found record;
-BEGIN
-    @branches@ELSE
-        EXECUTE format('SELECT * FROM @schema@.search_layout_%s'
-                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
-                       layout_id)
-        INTO found
-        USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
-              deadline, all_rows, scan_price;
-    END IF;
-    keys := found.keys;
-    guaranteed := found.guaranteed;
-    stop := found.stop;
-    shells := found.shells;
-    probes := found.probes;
-    candidates := found.candidates;
-END
-$function$
-$template$,
-        '@branches@', coalesce(branches, 'IF false THEN NULL; ')),
-        '@schema@', quote_ident(current_schema()));
-END
-$_$;
-
 CREATE FUNCTION public.shell_price(probes double precision, met double precision, row_price double precision) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (((400)::double precision + ((4)::double precision * probes)) + (row_price * met));
@@ -2228,7 +2226,7 @@ BEGIN
         ' LOCK TABLE %1$I.layouts IN SHARE ROW EXCLUSIVE MODE;'
         ' UPDATE %1$I.layouts SET active = false WHERE encoder_id = %2$s AND active;'
         ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s;'
-        ' EXECUTE %1$I.search_layout_statement(); '
+        ' EXECUTE %1$I.layout_dispatch_statement(); '
         'END $do$', current_schema(), found.id, layout_id);
     FOR old IN SELECT id FROM layouts WHERE encoder_id = found.id AND active LOOP
         RETURN QUERY SELECT * FROM layout_drop_statements(old, online);

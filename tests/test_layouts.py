@@ -377,7 +377,7 @@ def test_a_layout_is_asked_also_where_no_function_names_it(database_url: str) ->
         before = db.search(items.codes[3], radius=2)
         for statement in (
             "UPDATE layouts SET active = false",
-            "DO $$ BEGIN EXECUTE search_layout_statement(); END $$",
+            "DO $$ BEGIN EXECUTE layout_dispatch_statement(); END $$",
             "UPDATE layouts SET active = true WHERE encoder_id IS NOT NULL",
         ):
             db.connection.execute(statement)

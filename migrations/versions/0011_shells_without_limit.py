@@ -84,7 +84,7 @@ TUNE_CHANGES = (
         "        ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s; '\n"
         "        'END $do$', current_schema(), found.id, layout_id);\n",
         "        ' UPDATE %1$I.layouts SET active = true WHERE id = %3$s;'\n"
-        "        ' EXECUTE %1$I.search_layout_statement(); '\n"
+        "        ' EXECUTE %1$I.layout_dispatch_statement(); '\n"
         "        'END $do$', current_schema(), found.id, layout_id);\n",
     ),
     (
@@ -197,8 +197,8 @@ LAYOUT_SEARCH_CHANGES = (
 # A statement that names its function as text is parsed and planned in every search: a tenth of
 # a millisecond, as long as a shell. So the functions are named where a plan is kept; a layout that
 # is not among them is called as before.
-SEARCH_LAYOUT_STATEMENT = r"""
-CREATE FUNCTION search_layout_statement()
+LAYOUT_DISPATCH_STATEMENT = r"""
+CREATE FUNCTION layout_dispatch_statement()
 RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path FROM CURRENT
@@ -224,15 +224,14 @@ CREATE OR REPLACE FUNCTION @schema@.search_layout(
 )
     LANGUAGE plpgsql STABLE
 AS $function$
--- Made by search_layout_statement(). Calls the function of a layout.
+-- Made by layout_dispatch_statement(). Calls the function of a layout.
 #variable_conflict use_variable
 DECLARE
     found record;
 BEGIN
     @branches@ELSE
-        EXECUTE format('SELECT * FROM @schema@.search_layout_%s'
-                       '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)',
-                       layout_id)
+        EXECUTE 'SELECT * FROM search_layout_' || layout_id
+            || '($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)'
         INTO found
         USING encoder, q1, q2, q3, q4, k, ties, radius, labels, metadata, max_candidates,
               deadline, all_rows, scan_price;
@@ -251,7 +250,7 @@ $template$,
 END
 $generator$
 """
-MAKE_SEARCH_LAYOUT = "DO $$ BEGIN EXECUTE search_layout_statement(); END $$"
+MAKE_SEARCH_LAYOUT = "DO $$ BEGIN EXECUTE layout_dispatch_statement(); END $$"
 
 # Short statements for what one statement looked up in four tables.
 SUBJECT = """\
@@ -416,7 +415,7 @@ def upgrade() -> None:
         COLUMNS,
         *COMMENTS,
         LAYOUT_SHELL_ROWS,
-        SEARCH_LAYOUT_STATEMENT,
+        LAYOUT_DISPATCH_STATEMENT,
         patched(layout_search_statement(), *LAYOUT_SEARCH_CHANGES),
         patched(tune_statements(), *TUNE_CHANGES),
         context.script.get_revision("0005").module.REBUILD_SEARCHES,
@@ -437,7 +436,7 @@ def downgrade() -> None:
         tune_statements(),
         layout_search_statement(),
         context.script.get_revision("0005").module.REBUILD_SEARCHES,
-        "DROP FUNCTION search_layout_statement",
+        "DROP FUNCTION layout_dispatch_statement",
         "DROP FUNCTION layout_shell_rows",
         "ALTER TABLE layouts DROP COLUMN row_count, DROP COLUMN shell_rows",
     ):
