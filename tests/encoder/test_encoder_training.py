@@ -384,13 +384,12 @@ class TestHeadsOnATrainedNetwork:
     def test_it_may_be_trained_further(self, file: Path) -> None:
         data = coloured(48)
         base = training.unfitted("cifar", weights=file, device="cpu")
-        axes = base.backbone.module[0].weight.clone()  # type: ignore[index,union-attr]
-        other = base.backbone.module[2].convolutions[0].weight.clone()  # type: ignore[index,union-attr]
+        module: Any = base.backbone.module
+        axes, other = module[0].weight.clone(), module[2].convolutions[0].weight.clone()
         trained = training.train(data, every(data), base, FEW, name="further", frozen=False)
-        module = trained.encoders[0].backbone.module
         assert trained.encoders[0].preprocess == base.preprocess
-        assert torch.equal(module[0].weight, axes)  # type: ignore[index,union-attr,arg-type]
-        assert not torch.equal(module[2].convolutions[0].weight, other)  # type: ignore[index,union-attr,arg-type]
+        assert torch.equal(module[0].weight, axes)
+        assert not torch.equal(module[2].convolutions[0].weight, other)
 
     def test_of_another_network_it_is_refused(self, file: Path, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is an encoder with cifar, not with cifar_medium"):
@@ -408,13 +407,14 @@ class TestHeadsOnATrainedNetwork:
             replace(training.unfitted("cifar", weights=file, device="cpu"), name=name)
             for name in ("one", "other")
         )
+        module: Any = other.backbone.module
         with torch.no_grad():
-            other.backbone.module[2].norms[0].bias += 1  # type: ignore[index,union-attr,operator]
-        found = [
+            module[2].norms[0].bias += 1
+        first, second = (
             extract(each, data.images, every(data), cache_dir=tmp_path).features
             for each in (one, other)
-        ]
-        assert not np.array_equal(*found)
+        )
+        assert not np.array_equal(first, second)
 
 
 def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
