@@ -10,9 +10,8 @@ dropped afterwards, and pgvector's HNSW is built there with `--hnsw`.
 
 Times are whole calls of a client over a warm connection: before each question a peer gets as many
 other queries as are asked, with the widest question of the workload, so that the server's cache
-holds what one in use would have there. What our first queries took after the load, when indexes
-were on disk and in the system's cache only, is noted beside. On one core unless a peer's name says
-parallel; beside them stands the processor time of the server's backend. All peers take turns,
+holds what one in use would have there. What our very first queries took is noted beside; a server
+that has just been started holds no index yet. On one core unless a peer's name says parallel; beside them stands the processor time of the server's backend. All peers take turns,
 in rounds of a fifth of the queries, so that each has the processor's caches as it would have them
 alone, and the machine's noise is shared; slow ones get a sample of the queries. Recall counts a row
 as found if it is as near as the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids
@@ -47,7 +46,7 @@ QUESTIONS: dict[str, list[Question]] = {
 EFS = (40, 60, 100, 150, 200, 300, 400, 600, 800, 1000)
 FLIPS = (0, 1, 2)
 TABLE = "bench_hnsw"
-FIRST = 100  # queries after the load
+FIRST = 100  # queries before any other
 GROUPS = ("parallel", "pgvector", "hnsw", "faiss", "multihash", "duckdb")
 
 
@@ -159,7 +158,7 @@ class Study:
         ]
 
     def first_queries(self) -> dict[str, Any]:
-        """Ours, before anything but the load has filled the server's cache."""
+        """Ours, before any other query has filled the server's cache."""
         question = QUESTIONS[self.workload.name][0]
         first = Contender(self.ours, FIRST)
         for code in self.warming[:FIRST]:

@@ -48,7 +48,7 @@ def search_part() -> Iterator[str]:
         )
         if first := result.get("first_queries"):
             yield (
-                f"Our first {first['queries']} queries after the load, {question_of(first)}: p50 "
+                f"Our first {first['queries']} queries, {question_of(first)}, before any other: p50 "
                 f"{shown(first['milliseconds']['p50'])} ms."
             )
         yield ""

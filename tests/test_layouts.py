@@ -371,6 +371,42 @@ class TestShellRows:
                 assert 12_000 < self.counted(db)[1][0] < 18_000
 
 
+class TestWarm:
+    """New indexes are read into the server's cache; building leaves them outside of it."""
+
+    def test_whole_indexes_are_read_in_order(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "uniform", 25_000, 64)
+            layout = layouts.layout_of(db.connection, db.encoder())
+            assert layout is not None
+            statements = [
+                str(row[0])
+                for row in db.connection.execute(layouts.SQL["read_indexes"], [1]).fetchall()
+            ]
+            assert len(statements) == len(layout.widths)
+            with db.connection.transaction():
+                for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+                    db.connection.execute(layouts.SQL["off"], [setting])
+                for number, statement in enumerate(statements, start=1):
+                    rows = db.connection.execute(f"EXPLAIN {statement}").fetchall()
+                    plan = "\n".join(str(row[0]) for row in rows)
+                    assert f"Index Only Scan using images_bucket_{layout.id}_{number} " in plan
+                    assert db.connection.execute(statement).fetchall() == []
+
+    def test_only_where_they_fit_and_no_row_is_needed(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "uniform", 25_000, 64)
+            wanted = layouts.SQL["read_indexes"]
+            assert db.connection.execute(wanted, [1]).fetchall()
+            small = wanted.replace("current_setting('shared_buffers')", "'1 MB'")
+            assert not db.connection.execute(small, [1]).fetchall()
+            db.connection.execute("UPDATE images SET label = 'other'")
+            db.connection.execute("ANALYZE images")
+            assert not db.connection.execute(wanted, [1]).fetchall()
+            db.tune(covering=False)
+            assert not db.connection.execute(wanted, [1]).fetchall()
+
+
 def test_a_layout_is_asked_also_where_no_function_names_it(database_url: str) -> None:
     with retrieval_db.connect(database_url) as db:
         items = example.filled(db.connection, "uniform", 25_000, 64)

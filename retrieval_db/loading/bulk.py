@@ -178,10 +178,11 @@ def _check_alike(first: CodeSet, batch: CodeSet) -> None:
 
 def finish(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
     """After `rows` rows were written: index, vacuum and analyze, where that is worth it."""
-    if rows:
-        layouts.settle(connection, encoder)
+    rebuilt = bool(rows) and layouts.settle(connection, encoder)
     if rows >= VACUUM_FROM:
         connection.execute(SQL["finish"])
+    if rebuilt:
+        layouts.warm(connection, encoder)
 
 
 def _register(connection: Connection, name: str, items: CodeSet) -> StoredEncoder:

@@ -34,6 +34,26 @@ SELECT EXISTS (
 -- name: drop_statements
 SELECT * FROM layout_drop_statements(%s, false)
 
+-- name: off
+SELECT set_config(%s, 'off', true)
+
+-- name: read_indexes
+-- Statements that each read one index of an encoder's own layout from end to end and return nothing:
+-- where the table is vacuumed, so that no row has to be looked at, and three quarters of the
+-- server's cache hold all of them.
+SELECT format('SELECT FROM images WHERE encoder_id = %%s ORDER BY %%s OFFSET %%s',
+              layout.encoder_id,
+              chunk_expression(layout.bits, layout.starts[j], layout.widths[j], 'code_'),
+              1::bigint << 62)
+FROM layouts AS layout, generate_subscripts(layout.starts, 1) AS j
+WHERE layout.encoder_id = %s AND layout.active AND layout.covering
+  AND (SELECT relallvisible >= 0.9 * relpages FROM pg_class WHERE oid = 'images'::regclass)
+  AND (SELECT 4 * sum(pg_relation_size(indexrelid))
+              <= 3 * pg_size_bytes(current_setting('shared_buffers'))
+       FROM generate_subscripts(layout.starts, 1) AS number, pg_index
+       WHERE indexrelid = to_regclass(format('images_bucket_%%s_%%s', layout.id, number)))
+ORDER BY j
+
 -- name: lock
 SELECT pg_try_advisory_lock(%s)
 
