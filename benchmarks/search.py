@@ -11,11 +11,12 @@ dropped afterwards, and pgvector's HNSW is built there with `--hnsw`.
 Times are whole calls of a client over a warm connection: before each question a peer gets as many
 other queries as are asked, with the widest question of the workload, so that the server's cache
 holds what one in use would have there. What our very first queries took is noted beside; a server
-that has just been started holds no index yet. On one core unless a peer's name says parallel; beside them stands the processor time of the server's backend. All peers take turns,
-in rounds of a fifth of the queries, so that each has the processor's caches as it would have them
-alone, and the machine's noise is shared; slow ones get a sample of the queries. Recall counts a row
-as found if it is as near as the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids
-are held against the scan's.
+that has just been started holds no index yet. On one core unless a peer's name says parallel;
+beside them stands the processor time of the server's backend. All peers take turns, in rounds of a
+fifth of the queries, so that each has the processor's caches as it would have them alone, and the
+machine's noise is shared; slow ones get a sample of the queries. Recall counts a row as found if it
+is as near as the k-th of the true answer, which is FAISS IndexBinaryFlat's; our ids are held
+against the scan's.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ def search_part() -> Iterator[str]:
         )
         if first := result.get("first_queries"):
             yield (
-                f"Our first {first['queries']} queries, {question_of(first)}, before any other: p50 "
-                f"{shown(first['milliseconds']['p50'])} ms."
+                f"Our first {first['queries']} queries, {question_of(first)}, before any other: "
+                f"p50 {shown(first['milliseconds']['p50'])} ms."
             )
         yield ""
         for found in result["questions"]:
