@@ -145,9 +145,17 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
     )
 
 
-def body_of(path: Path) -> dict[str, Any]:
-    """How the network of an earlier run was trained, from the result beside its encoders."""
+def body_of(path: Path, protocol: str, seed: int) -> dict[str, Any]:
+    """How the network of an earlier run was trained, from the result beside its encoders.
+
+    It has to be of the same protocol and seed, or it may have learnt from images asked here.
+    """
     made = json.loads(path.with_suffix(".json").read_text())
+    if (made["protocol"], made["recipe"]["seed"]) != (protocol, seed):
+        sys.exit(
+            f"{path} was trained for {made['protocol']}, seed {made['recipe']['seed']}: "
+            f"take one of {protocol}, seed {seed}."
+        )
     kept = ("command", "commit", "training_seconds", "protocol", "softmax")
     recipe = {key: made["recipe"][key] for key in ("method", "epochs", "seed")}
     return {**recipe, **{key: made[key] for key in kept}}
@@ -197,6 +205,8 @@ def main() -> None:
         split = datasets.validation(data, split)
     if given.images:
         split = few(split, data, given.images)
+    protocol = given.protocol + (", 5,000 training images held out" if given.choose else "")
+    body = None if given.body is None else body_of(given.body, protocol, given.seed)
     role = "-choose" if given.choose else ""
     role += f"-trial{given.images}" if given.images else ""
     method = given.method if given.body is None else f"{given.method}-heads"
@@ -227,7 +237,7 @@ def main() -> None:
     save_all(encoders, given.output / f"{name}.safetensors")
     figures = {
         "data": data.name,
-        "protocol": given.protocol + (", 5,000 training images held out" if given.choose else ""),
+        "protocol": protocol,
         "network": given.network,
         "weights": sum(weight.numel() for weight in encoders[0].backbone.module.parameters()),
         "device": device_name(given.device),
@@ -240,8 +250,8 @@ def main() -> None:
         "seconds": round(seconds, 1),
         **measured(encoders, data, split),
     }
-    if given.body is not None:
-        figures["body"] = body_of(given.body)
+    if body is not None:
+        figures["body"] = body
     path = study.write(name, study.command(), figures)
     (given.output / f"{name}.state").unlink(missing_ok=True)
     shutil.copy(path, given.output)

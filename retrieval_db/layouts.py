@@ -119,23 +119,32 @@ def tune(
             # Made by our own SQL function from numbers and quoted names.
             connection.execute(statement)
         layout = layout_of(connection, encoder)
-        report("Reading the indexes into the server's cache")
-        warm(connection, encoder)
+        warm(connection, encoder, report)
     assert layout is not None
     return TuneReport(encoder.name, layout, time.perf_counter() - started)
 
 
-def warm(connection: Connection, encoder: StoredEncoder) -> None:
+def warm(
+    connection: Connection,
+    encoder: StoredEncoder,
+    report: Callable[[str], None] = lambda statement: None,
+) -> None:
     """Read an encoder's new indexes into the server's cache, where it has room for them.
 
     Building leaves them outside of it; then each search brings in the pages that it probes, and
     thousands of searches are several times slower. An index is read without its rows, so the table
     has to be vacuumed before.
+
+    Args:
+        connection: in autocommit mode.
+        encoder: with a layout of its own; without one nothing is read.
+        report: told each statement before it runs.
     """
     with connection.transaction():
         for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
             connection.execute(SQL["off"], [setting])
         for (statement,) in connection.execute(SQL["read_indexes"], [encoder.id]).fetchall():
+            report(statement)
             connection.execute(statement)
 
 

@@ -393,6 +393,26 @@ class TestWarm:
                     assert f"Index Only Scan using images_bucket_{layout.id}_{number} " in plan
                     assert db.connection.execute(statement).fetchall() == []
 
+    def test_a_load_and_tune_do_it(self, database_url: str) -> None:
+        def entries_read() -> list[int]:
+            """Of each bucket index of the encoder's own layout, since it was built."""
+            with retrieval_db.connect(database_url) as db:
+                layout = layouts.layout_of(db.connection, db.encoder())
+                assert layout is not None
+                found = db.connection.execute(
+                    "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname LIKE %s",
+                    [f"images\\_bucket\\_{layout.id}\\_%"],
+                ).fetchall()
+                assert len(found) == len(layout.widths)
+                return [row[0] for row in found]
+
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "uniform", 25_000, 64)
+        assert min(entries_read()) >= 25_000
+        with retrieval_db.connect(database_url) as db:
+            db.tune()
+        assert min(entries_read()) >= 25_000
+
     def test_only_where_they_fit_and_no_row_is_needed(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
             example.filled(db.connection, "uniform", 25_000, 64)
