@@ -3,7 +3,9 @@
     python -m benchmarks.cifar10 --seed 0 --network cifar_large --epochs 40 --output DIR
                                  [--choose] [--resume] [--device cuda] [--precision bfloat16]
     python -m benchmarks.cifar10 --seed 0 --network cifar_large --method csq --output DIR
-                                 --body DIR/ENCODERS.safetensors
+                                 --body DIR/ENCODERS.safetensors [--whole]
+    python -m benchmarks.cifar10 --seed 0 --network mobilenet_v2 --input-size 65 --shift 8
+                                 --lr 0.0005 --epochs 6 --output DIR
 
 Protocol `cvprw15`: trained on the 50,000 training images, which are also the database; the
 10,000 test images are queries, and are asked once, at the end. `--choose` trains on 45,000 and
@@ -12,7 +14,8 @@ stands the accuracy of a softmax on the same network's features. `--protocol uns
 seven classes and searches the three others, beside cosine and ITQ of the same features.
 
 With `--body` the network of an earlier run stays as it is, and only heads are learnt, from images
-as they are instead of cut and mirrored ones.
+as they are instead of cut and mirrored ones; with `--whole` the network learns on. `mobilenet_v2`
+begins with the ImageNet weights of the data folder, and sees the images enlarged.
 
 DIR gets the curves, the result (`cifar10-….json`) and a compact encoder file; a copy of the
 result in `benchmarks/results` is what the tables are written from. `--ship` puts encoders and
@@ -44,6 +47,7 @@ from retrieval_db.encoder import datasets, save_all, training
 from retrieval_db.encoder.hashing.heads import fit_itq
 from retrieval_db.encoder.hashing.recipes import Recipe
 from retrieval_db.encoder.network import NetworkEncoder
+from retrieval_db.encoder.networks import cifar
 from retrieval_db.encoder.training import curves
 from retrieval_db.encoder.training.loop import Epoch
 from retrieval_db.encoder.training.watch import Watch
@@ -131,8 +135,8 @@ def few(split: datasets.Split, data: datasets.Dataset, images: int) -> datasets.
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    usual = training.usual_recipe(given.method, given.network, frozen=given.body is not None)
-    if given.body is None:
+    usual = training.usual_recipe(given.method, given.network, frozen=only_heads(given))
+    if given.body is None and given.network in cifar.NETWORKS:
         usual = usual.changed(epochs=40, learning_rate=0.2)
     return usual.changed(
         bits=tuple(map(int, given.bits.split(","))),
@@ -140,9 +144,23 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
         learning_rate=given.lr,
         batch_size=given.batch_size,
         weight_decay=given.weight_decay,
+        shift=given.shift,
         precision=given.precision,
         seed=given.seed,
     )
+
+
+def only_heads(given: argparse.Namespace) -> bool:
+    return given.body is not None and not given.whole
+
+
+def unfitted(given: argparse.Namespace) -> NetworkEncoder:
+    """The network as the training begins with it."""
+    weights, changes = given.body, {"input_size": given.input_size}
+    if weights is None and given.network == "mobilenet_v2":
+        weights = study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors"
+        changes |= {"mean": 0.5, "std": 0.5}
+    return training.unfitted(given.network, weights=weights, device=given.device, changes=changes)
 
 
 def body_of(path: Path, protocol: str, seed: int) -> dict[str, Any]:
@@ -188,10 +206,13 @@ def main() -> None:
     parser.add_argument("--lr", type=float)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--shift", type=int, help="pixels of the network's input")
+    parser.add_argument("--input-size", type=int)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--protocol", default="cvprw15")
     parser.add_argument("--body", type=Path, help="encoders whose network stays as it is")
+    parser.add_argument("--whole", action="store_true", help="the network of --body learns on")
     parser.add_argument("--choose", action="store_true")
     parser.add_argument("--images", type=int, help="so many training images only, to try it out")
     parser.add_argument("--resume", action="store_true")
@@ -209,8 +230,9 @@ def main() -> None:
     body = None if given.body is None else body_of(given.body, protocol, given.seed)
     role = "-choose" if given.choose else ""
     role += f"-trial{given.images}" if given.images else ""
-    method = given.method if given.body is None else f"{given.method}-heads"
-    name = f"cifar10-{given.network}-{method}-{given.protocol}{role}-seed{given.seed}"
+    method = f"{given.method}-heads" if only_heads(given) else given.method
+    size = f"-{given.input_size}px" if given.input_size else ""
+    name = f"cifar10-{given.network}{size}-{method}-{given.protocol}{role}-seed{given.seed}"
     given.output.mkdir(parents=True, exist_ok=True)
     curve: list[Epoch] = []
 
@@ -224,10 +246,10 @@ def main() -> None:
         trained = training.train(
             data,
             split.train,
-            training.unfitted(given.network, weights=given.body, device=given.device),
+            unfitted(given),
             recipe,
             name="cifar10",
-            frozen=given.body is not None,
+            frozen=only_heads(given),
             state=given.output / f"{name}.state",
             resume=given.resume,
             watch=Watch(bars, report),
@@ -239,6 +261,7 @@ def main() -> None:
         "data": data.name,
         "protocol": protocol,
         "network": given.network,
+        "input_size": encoders[0].preprocess.input_size,
         "weights": sum(weight.numel() for weight in encoders[0].backbone.module.parameters()),
         "device": device_name(given.device),
         "commit": commit,

@@ -21,7 +21,7 @@ from ..features import Extracted, extract, prepare
 from ..hashing.fitted import Head
 from ..hashing.recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
 from ..network import NetworkEncoder
-from ..networks import backbones, cifar
+from ..networks import backbones, cifar, unfolding
 from ..networks.backbones import Backbone
 from ..networks.preprocess import Preprocess
 from . import loop
@@ -31,6 +31,7 @@ from .sources import PixelSource, Source
 from .watch import Watch
 
 Rows = NDArray[np.int64]
+UNFOLD_ON = 512  # images
 LISTED = 5  # classes that a message names
 HASH = 8  # among 10⁸ images two of these are equal with a chance of 1 in 3,700
 
@@ -287,6 +288,9 @@ def _fresh(base: NetworkEncoder, source: PixelSource, recipe: Recipe) -> nn.Modu
         module = base.backbone.module.requires_grad_(True)
         if base.backbone.name in cifar.NETWORKS:
             cifar.keep_whitening(module)
+        if unfolding.folded(module):
+            sample = torch.linspace(0, len(source) - 1, min(len(source), UNFOLD_ON)).long()
+            unfolding.unfold(module, source.plain(sample).cpu())
         return module
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
