@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,17 @@ def unpack_all(data: bytes) -> list[Content]:
         }
         found.append((name, config, shared | own))
     return found
+
+
+def is_encoder(path: Path) -> bool:
+    """Whether a file says that it holds encoders; other safetensors hold weights alone."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, MAX_HEADER)))
+    except (OSError, ValueError):
+        return False
+    return isinstance(header, dict) and HEADER_KEY in (header.get("__metadata__") or {})
 
 
 def training_sha256(tensors: Tensors) -> NDArray[np.uint8] | None:

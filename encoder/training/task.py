@@ -73,14 +73,14 @@ def unfitted(
     Args:
         backbone: of `BACKBONES`, with its published weights or those of a file; or one of
             `cifar.NETWORKS`, with random ones or those of an encoder.
-        weights: a file of weights; for one of `cifar.NETWORKS` that of an encoder, whose network
-            and preprocessing are taken.
+        weights: a file of weights, or that of an encoder, whose network and preprocessing are
+            taken; for one of `cifar.NETWORKS` the latter.
         changes: input_size, mean and std of the preprocessing.
 
     Raises:
         as `backbones.load`, and `open_all`.
     """
-    if backbone in cifar.NETWORKS and weights is not None:
+    if weights is not None and (backbone in cifar.NETWORKS or checkpoint.is_encoder(weights)):
         found, preprocess = _of_encoder(backbone, weights)
     elif backbone in cifar.NETWORKS:
         with torch.random.fork_rng(devices=[]):  # its weights are drawn when it is trained

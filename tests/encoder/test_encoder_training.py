@@ -251,6 +251,18 @@ def test_the_whole_of_a_pretrained_network_is_trained(mobilenet: Path, tmp_path:
     again = encoder.open_file(tmp_path / "x.safetensors")
     batch = prepared(made, data)
     assert np.array_equal(again.encode(batch)[1], made.encode(batch)[1])
+    # And further, on larger images; or heads alone, on the network as it is.
+    file = tmp_path / "x.safetensors"
+    kept = training.unfitted("mobilenet_v2", weights=file)
+    np.testing.assert_array_equal(kept.features(batch), made.features(batch))
+    base = training.unfitted("mobilenet_v2", weights=file, changes={"input_size": 40})
+    assert base.preprocess == replace(made.preprocess, input_size=40)
+    larger = prepared(base, data)
+    before = base.features(larger)
+    (last,) = training.train(data, every(data), base, recipe, name="y", frozen=False).encoders
+    assert not np.array_equal(last.features(larger), before)
+    with pytest.raises(UsageError, match="is an encoder with mobilenet_v2, not with resnet18"):
+        training.unfitted("resnet18", weights=file)
 
 
 def test_features_are_computed_once(
