@@ -174,9 +174,9 @@ def body_of(path: Path, protocol: str, seed: int) -> dict[str, Any]:
             f"{path} was trained for {made['protocol']}, seed {made['recipe']['seed']}: "
             f"take one of {protocol}, seed {seed}."
         )
-    kept = ("command", "commit", "training_seconds", "protocol", "softmax")
+    kept = ("command", "commit", "training_seconds", "protocol", "softmax", "input_size", "body")
     recipe = {key: made["recipe"][key] for key in ("method", "epochs", "seed")}
-    return {**recipe, **{key: made[key] for key in kept}}
+    return {**recipe, **{key: made[key] for key in kept if key in made}}
 
 
 def ship(encoders: Path, result: Path) -> None:
@@ -274,7 +274,7 @@ def main() -> None:
         **measured(encoders, data, split),
     }
     if body is not None:
-        figures["body"] = body
+        figures |= {"body": body, "whole": given.whole}
     path = study.write(name, study.command(), figures)
     (given.output / f"{name}.state").unlink(missing_ok=True)
     shutil.copy(path, given.output)

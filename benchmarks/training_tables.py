@@ -26,6 +26,7 @@ from benchmarks.pages import (
 )
 from benchmarks.study import RESULTS, ROOT
 from retrieval_db.encoder.hashing.methods import METHODS, Method
+from retrieval_db.encoder.networks import cifar
 
 PAGE = ROOT / "docs" / "training.md"
 BEGIN = "<!-- {}: written by python -m benchmarks.training_tables -->"
@@ -107,19 +108,29 @@ def _cifar10() -> Iterator[str]:
                 rows.append([f"… {name}", "", "", *(share(values[n]) for n in bits)])
         yield from table(head, rows)
         for run in these:
-            before = f"; its network is that of `{run['body']['command']}`" if "body" in run else ""
+            before = "".join(f", after `{body['command']}`" for body in _bodies(run))
             seconds = f"{run['training_seconds']:,.0f} s of training"
             yield f"- {_source(run)}, {run['device']}, {seconds}{before}"
         yield ""
 
 
 def _trained(run: Result) -> tuple[str, str]:
-    """How a network and its heads were trained, and the epochs."""
-    method, epochs, seed = (run["recipe"][key] for key in ("method", "epochs", "seed"))
-    if "body" in run:
-        name = f"{run['network']} of {run['body']['method']}, heads of {method}, {seed}"
-        return name, f"{run['body']['epochs']} + {epochs}"
-    return f"{run['network']}, {method}, {seed}", str(epochs)
+    """How a network and its heads were trained, and the epochs of each stage."""
+    method, seed = run["recipe"]["method"], run["recipe"]["seed"]
+    size = run.get("input_size", cifar.SIZE)
+    network = run["network"] + (f" at {size} pixels" if size != cifar.SIZE else "")
+    if "body" in run and not run.get("whole"):
+        network += f" of {run['body']['method']}"
+        method = f"heads of {method}"
+    stages = [run["recipe"]["epochs"], *(body["epochs"] for body in _bodies(run))]
+    return f"{network}, {method}, {seed}", " + ".join(map(str, reversed(stages)))
+
+
+def _bodies(run: Result) -> Iterator[Result]:
+    """The trainings that a network has behind it, the last first."""
+    while "body" in run:
+        run = run["body"]
+        yield run
 
 
 def _beside(run: Result) -> dict[str, dict[int, float]]:
