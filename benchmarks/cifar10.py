@@ -156,7 +156,8 @@ def only_heads(given: argparse.Namespace) -> bool:
 
 def unfitted(given: argparse.Namespace) -> NetworkEncoder:
     """The network as the training begins with it."""
-    weights, changes = given.body, {"input_size": given.input_size}
+    weights: Path | None = given.body
+    changes: dict[str, object] = {"input_size": given.input_size, "flip": given.flip or None}
     if weights is None and given.network == "mobilenet_v2":
         weights = study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors"
         changes |= {"mean": 0.5, "std": 0.5}
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--weight-decay", type=float)
     parser.add_argument("--shift", type=int, help="pixels of the network's input")
     parser.add_argument("--input-size", type=int)
+    parser.add_argument("--flip", action="store_true", help="mean with the mirror image")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--protocol", default="cvprw15")
@@ -232,6 +234,7 @@ def main() -> None:
     role += f"-trial{given.images}" if given.images else ""
     method = f"{given.method}-heads" if only_heads(given) else given.method
     size = f"-{given.input_size}px" if given.input_size else ""
+    size += "-flip" if given.flip else ""
     name = f"cifar10-{given.network}{size}-{method}-{given.protocol}{role}-seed{given.seed}"
     given.output.mkdir(parents=True, exist_ok=True)
     curve: list[Epoch] = []
@@ -262,6 +265,7 @@ def main() -> None:
         "protocol": protocol,
         "network": given.network,
         "input_size": encoders[0].preprocess.input_size,
+        "flip": encoders[0].preprocess.flip,
         "weights": sum(weight.numel() for weight in encoders[0].backbone.module.parameters()),
         "device": device_name(given.device),
         "commit": commit,

@@ -119,6 +119,7 @@ def _trained(run: Result) -> tuple[str, str]:
     method, seed = run["recipe"]["method"], run["recipe"]["seed"]
     size = run.get("input_size", cifar.SIZE)
     network = run["network"] + (f" at {size} pixels" if size != cifar.SIZE else "")
+    network += " with flip" if run.get("flip") else ""
     if "body" in run and not run.get("whole"):
         network += f" of {run['body']['method']}"
         method = f"heads of {method}"

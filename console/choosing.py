@@ -107,12 +107,18 @@ def check_asked(stored: StoredEncoder, settings: Settings) -> None:
         ("--bits", settings.bits, stored.bits),
         ("--backbone", settings.network.backbone, backbone),
         ("--precision", precision(settings), stored.config.get("precision")),
+        ("--flip", settings.network.flip or None, _flips(stored)),
     ):
         if asked is not None and asked != has:
             raise UsageError(
                 f"The stored encoder {stored.name!r} has {option} {has}, not {asked}. "
                 "Give the new one another --name."
             )
+
+
+def _flips(stored: StoredEncoder) -> bool:
+    preprocess = stored.config.get("preprocess")
+    return isinstance(preprocess, dict) and bool(preprocess.get("flip"))
 
 
 def precision(settings: Settings) -> str | None:
@@ -186,6 +192,7 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
         input_size=settings.network.input_size,
         mean=numbers("--mean", settings.network.mean),
         std=numbers("--std", settings.network.std),
+        flip=settings.network.flip,
         bits=settings.bits,
         device=settings.device,
         precision=precision(settings) or "float32",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from .options import InputSizeOption, MeanOption, StdOption, WeightsOption
+from .options import FlipOption, InputSizeOption, MeanOption, StdOption, WeightsOption
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Network:
     input_size: InputSizeOption = None
     mean: MeanOption = None
     std: StdOption = None
+    flip: FlipOption = False
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

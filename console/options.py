@@ -48,6 +48,12 @@ MeanOption = Annotated[
     str | None, typer.Option(help="Of the input, for --weights: one number, or three with commas.")
 ]
 StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
+FlipOption = Annotated[
+    bool,
+    typer.Option(
+        "--flip", help="Encode photos together with their mirror images: better; twice the work."
+    ),
+]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
 
 

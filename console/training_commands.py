@@ -11,7 +11,15 @@ import typer
 from retrieval_db.errors import MissingExtra, UsageError
 
 from . import choosing, training_choices
-from .options import Device, DeviceOption, InputSizeOption, MeanOption, StdOption, WeightsOption
+from .options import (
+    Device,
+    DeviceOption,
+    FlipOption,
+    InputSizeOption,
+    MeanOption,
+    StdOption,
+    WeightsOption,
+)
 from .screen import check_writable, note, print_json, print_table, progress_bars
 
 if TYPE_CHECKING:
@@ -46,6 +54,7 @@ def train(
     input_size: InputSizeOption = None,
     mean: MeanOption = None,
     std: StdOption = None,
+    flip: FlipOption = False,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="At its highest.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
@@ -103,6 +112,7 @@ def train(
         "input_size": input_size,
         "mean": choosing.numbers("--mean", mean),
         "std": choosing.numbers("--std", std),
+        "flip": flip or None,
     }
     base = training.unfitted(backbone, weights=weights, device=device.value, changes=changes)
     held = f", {len(held_out)} held out" if len(held_out) else ""

@@ -61,6 +61,7 @@ def create(
     input_size: int | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
+    flip: bool = False,
     bits: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -77,6 +78,7 @@ def create(
         weights: a local file instead of torchvision's published weights; remembered by its
             SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop.
         input_size, mean, std: of the preprocessing; they overrule that file.
+        flip: take the mean of the features of an image and its mirror image.
         bits: L, where the spec does not say.
         seed: of the fit.
         device: auto, cuda, mps or cpu.
@@ -90,18 +92,19 @@ def create(
         MissingExtra: torch is not installed.
     """
     if spec in SHIPPED:
-        if any(option is not None for option in (weights, input_size, mean, std)):
+        if any(option is not None for option in (weights, input_size, mean, std, flip or None)):
             raise UsageError(
-                f"{spec} brings its own network: leave out the weights, input size, mean and std."
+                f"{spec} brings its own network: leave out the weights, input size, mean, std "
+                "and flip."
             )
         return _shipped(spec, name, bits, device)
     method, length = parse_spec(spec, bits)
     name = name or f"{method.name}{length}"
     if method.name == "phash":
-        given = (weights, input_size, mean, std)
+        given = (weights, input_size, mean, std, flip or None)
         if any(option is not None for option in given) or precision != "float32":
             raise UsageError(
-                f"{name} has no network: leave out weights, input size, mean, std, precision."
+                f"{name} has no network: leave out weights, input size, mean, std, flip, precision."
             )
         return PerceptualHash(length, name)
     if method.fit is None:
@@ -118,7 +121,7 @@ def create(
         method=method.name,
         bits=length,
         backbone=loaded,
-        preprocess=preprocess.changed(input_size, mean, std),
+        preprocess=preprocess.changed(input_size, mean, std, flip or None),
         precision=precision,
         seed=seed,
         device=device,

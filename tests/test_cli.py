@@ -441,6 +441,9 @@ class TestEncoders:
         outcome = command.run("index", folder, "-e", "phash", "--backbone", "resnet18")
         assert outcome.code == 2
         assert "has --backbone None, not resnet18" in outcome.err
+        outcome = command.run("index", folder, "-e", "phash", "--flip")
+        assert outcome.code == 2
+        assert "has --flip False, not True" in outcome.err
         outcome = command.succeed("index", folder, "-e", "phash")
         assert "Using the stored encoder 'phash64'" in outcome.err
 

@@ -104,6 +104,7 @@ class Runner:
         self.shape = (preprocess.channels, preprocess.input_size, preprocess.input_size)
         self.mean = torch.tensor(preprocess.mean, device=self.device).view(shape) * 255
         self.std = torch.tensor(preprocess.std, device=self.device).view(shape) * 255
+        self.flip = preprocess.flip
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = self._images(batch)
@@ -204,8 +205,10 @@ class Runner:
         with torch.inference_mode():
             x = (images.float() - self.mean) / self.std
             x = x.to(dtype=self.dtype, memory_format=torch.channels_last)
-            features: torch.Tensor = self.module(x)
-            return features.float()
+            features: torch.Tensor = self.module(x).float()
+            if self.flip:
+                features = (features + self.module(x.flip(-1)).float()) / 2
+            return features
 
 
 def folded(module: nn.Module) -> nn.Module:

@@ -31,6 +31,8 @@ class Preprocess:
         interpolation: of Pillow's antialiased resize: bilinear, bicubic or lanczos.
         crop: side of the central square that is kept, as a share of the shorter side;
             None squeezes the whole image into the square.
+        flip: whether the features are the mean of the image's and its mirror image's. Mirrored
+            copies get the same code then, and the work doubles.
     """
 
     input_size: int = 224
@@ -38,6 +40,7 @@ class Preprocess:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: str = "bilinear"
     crop: float | None = 0.875
+    flip: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.input_size <= 4096:
@@ -53,6 +56,8 @@ class Preprocess:
             )
         if self.crop is not None and not 0 < self.crop <= 1:
             raise UsageError(f"The crop must be in (0, 1], not {self.crop}.")
+        if not isinstance(self.flip, bool):
+            raise UsageError(f"Flip must be true or false, not {self.flip!r}.")
 
     @property
     def channels(self) -> int:
@@ -79,6 +84,7 @@ class Preprocess:
         input_size: int | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
+        flip: bool | None = None,
     ) -> Preprocess:
         """A copy with these options; a single number for mean or std counts for each channel."""
         return replace(
@@ -86,10 +92,14 @@ class Preprocess:
             input_size=self.input_size if input_size is None else input_size,
             mean=self.mean if mean is None else _per_channel(mean, self.channels),
             std=self.std if std is None else _per_channel(std, self.channels),
+            flip=self.flip if flip is None else flip,
         )
 
     def to_config(self) -> dict[str, Any]:
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        config = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        if not self.flip:  # so it was written before there was a choice
+            del config["flip"]
+        return config
 
     @staticmethod
     def from_config(config: Mapping[str, Any], base: Preprocess | None = None) -> Preprocess:
@@ -101,7 +111,7 @@ class Preprocess:
         names = {field.name for field in fields(Preprocess)}
         if unknown := set(config) - names:
             raise FormatError(f"Unknown preprocessing settings: {', '.join(sorted(unknown))}.")
-        if base is None and (missing := names - set(config)):
+        if base is None and (missing := names - set(config) - {"flip"}):
             raise FormatError(f"Missing preprocessing settings: {', '.join(sorted(missing))}.")
         values = dict(config)
         try:

@@ -182,6 +182,24 @@ def test_bfloat16_is_near(mobilenet: Path, batch: NDArray[np.uint8]) -> None:
     assert not np.array_equal(exact, rough)
 
 
+def test_with_flip_mirrored_images_have_the_same_code(
+    mobilenet: Path, batch: NDArray[np.uint8]
+) -> None:
+    mirrored = np.ascontiguousarray(batch[..., ::-1])
+    plain, flipping = make("lsh64", mobilenet), make("lsh64", mobilenet, flip=True)
+    one, other = plain.features(batch), plain.features(mirrored)
+    assert not np.array_equal(one, other)
+    features = flipping.features(batch)
+    np.testing.assert_array_equal(features, (one + other) / 2)
+    np.testing.assert_array_equal(flipping.features(mirrored), features)
+    made = flipping.fit(features)
+    assert made.fingerprint != plain.fit(features).fingerprint
+    again = encoder.from_stored(made.name, made.config, made.artifact, weights=mobilenet)
+    np.testing.assert_array_equal(again.encode(mirrored)[1], made.encode(batch)[1])
+    with pytest.raises(UsageError, match="has no network: .* flip"):
+        encoder.create("phash64", flip=True)
+
+
 def test_damaged_config_and_weights(fitted: NetworkEncoder) -> None:
     def restore(**changes: object) -> None:
         config = {**fitted.config, **changes}

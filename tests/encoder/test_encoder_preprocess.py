@@ -60,6 +60,10 @@ def test_one_channel_means_grey() -> None:
 def test_config_round_trip_through_json() -> None:
     preprocess = Preprocess(225, (0.5,) * 3, (0.25,) * 3, "bicubic", None)
     assert Preprocess.from_config(json.loads(json.dumps(preprocess.to_config()))) == preprocess
+    assert "flip" not in preprocess.to_config()  # as in all that were stored before
+    both = preprocess.changed(flip=True)
+    assert both.to_config() == {**preprocess.to_config(), "flip": True}
+    assert Preprocess.from_config(both.to_config()) == both
 
 
 def test_changed() -> None:
@@ -77,6 +81,7 @@ def test_changed() -> None:
         ({"mean": (float("nan"), 0.1, 0.1)}, "finite"),
         ({"interpolation": "nearest"}, "bilinear, bicubic, lanczos"),
         ({"crop": 1.5}, r"\(0, 1\]"),
+        ({"flip": 1}, "true or false"),
     ],
 )
 def test_impossible_settings(options: dict[str, object], message: str) -> None:
