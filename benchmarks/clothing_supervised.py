@@ -27,7 +27,7 @@ BITS = 64
 INPUT_SIZE = 225
 
 
-def load() -> frozen.Bench:
+def load(*, flip: bool = False) -> frozen.Bench:
     """The photos with their features."""
     folder = study.data_dir()
     data = datasets.open_data(str(folder / "clothing"))
@@ -36,7 +36,7 @@ def load() -> frozen.Bench:
         weights=folder / "backbones" / "mobilenet_v2_imagenet.safetensors",
         device="cpu",
         cache_dir=frozen.CACHE,
-        changes={"input_size": INPUT_SIZE, "mean": 0.5, "std": 0.5},
+        changes={"input_size": INPUT_SIZE, "mean": 0.5, "std": 0.5, "flip": flip},
     )
     with progress_bar("Features", len(data)) as advance:
         found = extract(

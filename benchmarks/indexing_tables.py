@@ -140,6 +140,32 @@ def precision_part() -> Iterator[str]:
         yield ""
 
 
+def flip_part() -> Iterator[str]:
+    for result in results("flip"):
+        yield from heading(result, "Photos alone, and with --flip")
+        yield (
+            f"ITQ on {result['features']}; {result['database']:,} photos of clothes, "
+            f"{result['queries']} queries; their mirrored copies as queries, too (mean of "
+            f"{len(result['seeds'])} seeds; ± is the standard deviation)."
+        )
+        yield ""
+        head = ["", "mAP", "bits that differ in a mirrored copy", "whose original is the nearest"]
+        rows = []
+        for bits in result["alone"]:
+            for name, side in (("alone", result["alone"]), ("--flip", result["flip"])):
+                found = side[bits]
+                score = found["map"]
+                rows.append(
+                    [
+                        f"itq{bits}, {name}",
+                        f"{score['mean']:.4f} ± {score['sd']:.4f}",
+                        found["distance_of_mirrored"]["mean"],
+                        f"{found['original_is_nearest']['mean']:.1%}",
+                    ]
+                )
+        yield from table(head, rows)
+
+
 def fine_part() -> Iterator[str]:
     for result in results("fine"):
         yield from heading(result, "The fine stage")
@@ -207,7 +233,7 @@ def distances_part() -> Iterator[str]:
 
 def written(page: str) -> str:
     """The page with its tables written anew."""
-    parts = (pipeline_part, footprint_part, precision_part, fine_part, distances_part)
+    parts = (pipeline_part, footprint_part, precision_part, flip_part, fine_part, distances_part)
     return replaced(page, (line for part in parts for line in part()), BEGIN)
 
 

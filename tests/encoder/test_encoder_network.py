@@ -196,7 +196,7 @@ def test_with_flip_mirrored_images_have_the_same_code(
     assert made.fingerprint != plain.fit(features).fingerprint
     again = encoder.from_stored(made.name, made.config, made.artifact, weights=mobilenet)
     np.testing.assert_array_equal(again.encode(mirrored)[1], made.encode(batch)[1])
-    with pytest.raises(UsageError, match="has no network: .* flip"):
+    with pytest.raises(UsageError, match=r"has no network: .* flip"):
         encoder.create("phash64", flip=True)
 
 
