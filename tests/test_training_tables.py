@@ -54,10 +54,31 @@ def test_tables_from_result_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             "widths": [{"bits": 12, "map": 0.9}],
         },
     )
+    first = {"method": "orthohash", "epochs": 5, "seed": 0, "command": "the first"}
+    body = {"method": "dch", "epochs": 4, "seed": 0, "command": "the second", "body": first}
+    heads = {
+        "protocol": "cvprw15",
+        "network": "mobilenet_v2",
+        "input_size": 97,
+        "device": "a CPU",
+        "training_seconds": 2.0,
+        "recipe": {"method": "csq", "seed": 0, "epochs": 15},
+        "body": body,
+        "softmax": {"accuracy": 0.91},
+        "widths": [{"bits": 12, "map": 0.8}],
+    }
+    write("cifar10-y", {**heads, "flip": True})
+    write("cifar10-z", {**heads, "whole": True})
     write("clothing-x", {"data": "C", "features": "F", "lines": [{"name": "n", "map": [0.5, 0.6]}]})
     text = "\n".join(training_tables.results_part())
     assert "| itq | .6000 ± .1000 | .6000 ± .1000 | 2 |" in text
     assert "| cosine (floats) |  | .6500 | 1 |" in text
     assert "| cifar, orthohash, 3 | 7 | .9123 | .9000 |" in text
+    assert (
+        "| mobilenet_v2 at 97 pixels with flip of dch, heads of csq, 0 | 5 + 4 + 15 | .9100 |"
+        in text
+    )
+    assert "| mobilenet_v2 at 97 pixels, csq, 0 | 5 + 4 + 15 | .9100 | .8000 |" in text
+    assert "2 s of training, after `the second`, after `the first`" in text
     assert "| n | .5500 ± .0500 | 2 |" in text
     assert "a GPU, 9 s of training" in text
