@@ -170,6 +170,19 @@ def from_database(
 def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
     """An encoder from its file, or of a method; it may need fitting."""
     if is_file(settings.spec):
+        network = settings.network
+        own = (
+            network.backbone,
+            network.input_size,
+            network.mean,
+            network.std,
+            network.flip or None,
+        )
+        if any(option is not None for option in own):
+            raise UsageError(
+                f"{settings.spec} brings its own network and preprocessing: leave out backbone, "
+                "input size, mean, std and flip."
+            )
         return from_file(
             settings.spec or "",
             settings.name,

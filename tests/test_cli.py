@@ -433,7 +433,9 @@ class TestEncoders:
         outcome = command.run("index", folder, "-e", file, "--name", "phash64")
         assert outcome.code == 1
 
-    def test_options_that_a_stored_encoder_contradicts(self, url: str, folder: Path) -> None:
+    def test_options_that_a_stored_encoder_contradicts(
+        self, url: str, folder: Path, tmp_path: Path
+    ) -> None:
         command.succeed("index", folder, "-e", "phash256", "--name", "mine")
         outcome = command.run("index", folder, "-e", "mine", "--bits", "64")
         assert outcome.code == 2
@@ -444,6 +446,12 @@ class TestEncoders:
         outcome = command.run("index", folder, "-e", "phash", "--flip")
         assert outcome.code == 2
         assert "has --flip False, not True" in outcome.err
+        file = tmp_path / "phash.safetensors"
+        encoders_of_photos.save(encoders_of_photos.create("phash256"), file)
+        for option in (["--flip"], ["--input-size", "32"], ["--backbone", "resnet18"]):
+            outcome = command.run("index", folder, "-e", file, *option)
+            assert outcome.code == 2
+            assert "brings its own network" in outcome.err
         outcome = command.succeed("index", folder, "-e", "phash")
         assert "Using the stored encoder 'phash64'" in outcome.err
 
