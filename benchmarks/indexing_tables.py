@@ -159,11 +159,20 @@ def flip_part() -> Iterator[str]:
                     [
                         f"itq{bits}, {name}",
                         f"{score['mean']:.4f} ± {score['sd']:.4f}",
-                        found["distance_of_mirrored"]["mean"],
-                        f"{found['original_is_nearest']['mean']:.1%}",
+                        *_of_mirrored(found),
                     ]
                 )
         yield from table(head, rows)
+
+
+def _of_mirrored(found: Result) -> tuple[object, str]:
+    """Bits that differ in a mirrored copy, and how many have their original as the nearest."""
+    if "distance_of_mirrored" not in found:
+        return "0, the same code", ""
+    return (
+        found["distance_of_mirrored"]["mean"],
+        f"{found['original_is_nearest']['mean']:.1%}",
+    )
 
 
 def fine_part() -> Iterator[str]:
