@@ -145,7 +145,7 @@ def flip_part() -> Iterator[str]:
         yield from heading(result, "Photos alone, and with --flip")
         yield (
             f"ITQ on {result['features']}; {result['database']:,} photos of clothes, "
-            f"{result['queries']} queries; their mirrored copies as queries, too (mean of "
+            f"{result['queries']} queries; then mirrored copies of the database as queries (mean of "
             f"{len(result['seeds'])} seeds; ± is the standard deviation)."
         )
         yield ""
