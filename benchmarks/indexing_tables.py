@@ -145,8 +145,8 @@ def flip_part() -> Iterator[str]:
         yield from heading(result, "Photos alone, and with --flip")
         yield (
             f"ITQ on {result['features']}; {result['database']:,} photos of clothes, "
-            f"{result['queries']} queries; then mirrored copies of the database as queries (mean of "
-            f"{len(result['seeds'])} seeds; ± is the standard deviation)."
+            f"{result['queries']} queries; then mirrored copies of the database as queries "
+            f"(mean of {len(result['seeds'])} seeds; ± is the standard deviation)."
         )
         yield ""
         head = ["", "mAP", "bits that differ in a mirrored copy", "whose original is the nearest"]
