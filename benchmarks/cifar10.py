@@ -5,7 +5,7 @@
     python -m benchmarks.cifar10 --seed 0 --network cifar_large --method csq --output DIR
                                  --body DIR/ENCODERS.safetensors [--whole]
     python -m benchmarks.cifar10 --seed 0 --network mobilenet_v2 --input-size 65 --shift 8
-                                 --lr 0.0005 --epochs 6 --output DIR
+                                 --lr 0.0005 --epochs 5 --output DIR
 
 Protocol `cvprw15`: trained on the 50,000 training images, which are also the database; the
 10,000 test images are queries, and are asked once, at the end. `--choose` trains on 45,000 and
@@ -220,6 +220,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--ship", action="store_true", help="put it into encoder/shipped")
     given = parser.parse_args()
+    if given.whole and given.body is None:
+        parser.error("--whole goes on with the network of --body: name its encoders.")
     recipe, commit = recipe_of(given), study.commit()
     file = study.data_dir() / "cifar10" / "cifar10_jpeg.npz"
     data = datasets.open_data(f"cifar10:{file}")

@@ -76,7 +76,8 @@ def create(
         name: under which its codes are stored; method and L by default.
         backbone: one of `BACKBONES`.
         weights: a local file instead of torchvision's published weights; remembered by its
-            SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop.
+            SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop,
+            flip.
         input_size, mean, std: of the preprocessing; they overrule that file.
         flip: take the mean of the features of an image and its mirror image.
         bits: L, where the spec does not say.
