@@ -36,7 +36,6 @@ _SETTINGS = {
     "listen_addresses": "",
     "max_wal_size": "2GB",
     "shared_buffers": "128MB",
-    "synchronous_commit": "off",
     "unix_socket_permissions": "0700",
 }
 

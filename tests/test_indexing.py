@@ -465,10 +465,6 @@ class TestInterruption:
     def test_the_server_goes_away(self, private_cluster: Any, tmp_path: Path) -> None:
         folder = many_photos(tmp_path / "photos", self.COUNT)
         with private_cluster.database(private_cluster.template()) as url:
-            with example.connect(url) as connection:
-                # This server would rather be fast; here a commit is to last.
-                connection.execute("ALTER SYSTEM SET synchronous_commit = on")
-                connection.execute("SELECT pg_reload_conf()")
             process = stop_in_the_second_transaction(url, folder)
             private_cluster.stop()
             _, err = process.communicate(timeout=60)

@@ -20,7 +20,7 @@ import retrieval_db
 from retrieval_db import codes, layouts
 from retrieval_db.database import Connection
 from retrieval_db.errors import UsageError
-from tests import example
+from tests import example, postgres
 
 # Layouts that cover the code, that leave gaps, and whose chunks span two words.
 LAYOUTS = {
@@ -412,6 +412,28 @@ class TestWarm:
         with retrieval_db.connect(database_url) as db:
             db.tune()
         assert min(entries_read()) >= 25_000
+
+    def test_also_where_commits_wait_for_nothing(self, private_cluster: postgres.Cluster) -> None:
+        """A load ends with every row visible to all, also on a server that flushes late."""
+        late = {"synchronous_commit": "off", "wal_writer_delay": "10s"}
+        late["wal_writer_flush_after"] = "1GB"
+        with private_cluster.database(private_cluster.template()) as url:
+            with example.connect(url) as connection:
+                for name, value in late.items():
+                    connection.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+                connection.execute("SELECT pg_reload_conf()")
+            with retrieval_db.connect(url) as db:
+                assert db.connection.execute("SHOW synchronous_commit").fetchone() == ("off",)
+                # The server keeps one flush position for each 32 transactions: of all the load's.
+                spent = "SELECT pg_current_xact_id()::text::int % 32"
+                while db.connection.execute(spent).fetchone() != (31,):
+                    pass
+                example.filled(db.connection, "uniform", 25_000, 64)
+                row = db.connection.execute(
+                    "SELECT relpages - relallvisible FROM pg_class WHERE relname = 'images'"
+                ).fetchone()
+                assert row == (0,)
+                assert db.connection.execute(layouts.SQL["read_indexes"], [1]).fetchall()
 
     def test_only_where_they_fit_and_no_row_is_needed(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:

@@ -46,7 +46,7 @@ class Standby(postgres.Cluster):
     def catch_up(self) -> None:
         """Wait until everything that the primary has done can be seen here."""
         with example.connect(self.primary.url("postgres")) as connection:
-            connection.execute("CHECKPOINT")  # a commit may still be in memory only
+            connection.execute("CHECKPOINT")  # the last changes may still be in memory only
             row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
         deadline = time.monotonic() + 60
         with example.connect(self.url("postgres")) as connection:

@@ -180,7 +180,10 @@ def finish(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
     """After `rows` rows were written: index, vacuum and analyze, where that is worth it."""
     rebuilt = bool(rows) and layouts.settle(connection, encoder)
     if rows >= VACUUM_FROM:
-        connection.execute(SQL["finish"])
+        with connection.transaction():
+            connection.execute(SQL["lasting"])
+            connection.execute(SQL["analyze"])
+        connection.execute(SQL["vacuum"])
     if rebuilt:
         layouts.warm(connection, encoder)
 

@@ -65,9 +65,18 @@ SELECT path, id FROM images JOIN incoming USING (encoder_id, path)
 -- name: delete_features
 DELETE FROM image_features WHERE image_id = ANY (%s)
 
--- name: finish
--- Index-only scans need the visibility map, and the choice of a path needs statistics.
-VACUUM (ANALYZE) images
+-- name: analyze
+-- The choice of a path needs statistics.
+ANALYZE images
+
+-- name: lasting
+-- VACUUM takes no row for visible to all whose commit is not on disk yet, as it is for a while
+-- where the server commits asynchronously: this transaction takes all earlier commits there.
+SET LOCAL synchronous_commit = on
+
+-- name: vacuum
+-- Index-only scans need the visibility map.
+VACUUM images
 
 -- name: may_draw_ids
 SELECT has_sequence_privilege(pg_get_serial_sequence('images', 'id'), 'USAGE')
