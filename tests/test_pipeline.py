@@ -23,7 +23,7 @@ from retrieval_db import photos
 from retrieval_db.codes import binarize
 from retrieval_db.database import open_connection
 from retrieval_db.encoders import Encoder
-from retrieval_db.errors import WrongWidth
+from retrieval_db.errors import RetrievalError, WrongWidth
 from retrieval_db.interchange import CodeSet, joined
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import (
@@ -237,6 +237,35 @@ class TestReading:
             time.sleep(0.1)
         os.kill(worker, signal.SIGKILL)
         pytest.fail("the worker went on without its parent")
+
+    @pytest.mark.parametrize("when", ["idle", "at work"])
+    def test_a_worker_that_is_killed(
+        self, folder: Path, when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is not the reader of our output that left: the error says what has ended."""
+        monkeypatch.setattr(reading, "FEW", 0)
+        prepare = dying if when == "at work" else encoders_of_photos.create("phash64").preparer
+        reader = reading.Processes(prepare, Stage(""), Stage(""))
+        # The worker of this thread, and another one.
+        reader([])
+        other = threading.Thread(target=reader, args=[[]])
+        other.start()
+        other.join()
+        killed, alive = (worker.process for worker in reader._workers)
+        if when == "idle":
+            killed.kill()
+            killed.wait()
+        with pytest.raises(RetrievalError, match=r"reader process ended .* --workers"):
+            reader([reading.Wanted(item, "") for item in Sources([folder])][: reading.CHUNK])
+        reader.close()
+        assert (killed.returncode, alive.returncode) == (-signal.SIGKILL, 0)
+
+
+def dying(image: Image.Image) -> Any:
+    """What a worker is killed at, but not the sample that this process prepares."""
+    if image.size != (64, 64):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(64)
 
 
 def missing_module(image: Image.Image) -> Any:

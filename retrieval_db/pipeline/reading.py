@@ -19,6 +19,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -266,8 +267,11 @@ class _Worker:
         assert self.process.stdout is not None
         try:
             results, spent = pickle.load(self.process.stdout)
-        except (EOFError, OSError) as error:
-            raise RuntimeError("A reader process ended by itself.") from error
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise RetrievalError(
+                "A reader process ended by itself, as it does where memory is short: take fewer "
+                "with --workers, or --threads. The same command continues."
+            ) from error
         if isinstance(results, BaseException):
             raise results
         reading.add(*spent[0])
@@ -281,13 +285,17 @@ class _Worker:
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
-            pipe.close()
+            # What a dead one was not sent any more.
+            with suppress(BrokenPipeError):
+                pipe.close()
         self.process.wait()
 
     def _send(self, message: object) -> None:
         assert self.process.stdin is not None
-        pickle.dump(message, self.process.stdin)
-        self.process.stdin.flush()
+        # That it is dead, its answer tells.
+        with suppress(BrokenPipeError):
+            pickle.dump(message, self.process.stdin)
+            self.process.stdin.flush()
 
 
 def _shared_file() -> IO[bytes]:
