@@ -17,9 +17,15 @@ from hypothesis import strategies as st
 import retrieval_db
 from retrieval_db import CodeSet, Query, codes, exporting
 from retrieval_db.client import Database
-from retrieval_db.errors import FormatError, PermissionDenied, UnknownEncoder, UsageError
+from retrieval_db.errors import (
+    FormatError,
+    PermissionDenied,
+    RetrievalError,
+    UnknownEncoder,
+    UsageError,
+)
 from retrieval_db.exporting import Restriction
-from retrieval_db.interchange import joined, open_source
+from retrieval_db.interchange import Settings, joined, open_source, read_codes
 from retrieval_db.interchange.csv_table import CsvWriter
 from retrieval_db.interchange.npz import NpzWriter
 from retrieval_db.interchange.parquet import ParquetWriter
@@ -121,6 +127,29 @@ def test_round_trips_are_exact(db: Database, tmp_path: Path, kind: str) -> None:
         db.remove_encoder(after.name)
 
     round_trip()
+
+
+def test_hex_digits_are_not_taken_for_bits(db: Database, tmp_path: Path) -> None:
+    """Codes whose digits are all 0 or 1 come back as long as they were."""
+    items = CodeSet(np.array([[0x00] * 8, [0x11] * 8], np.uint8), 64, ["black", "white"])
+    db.load(items, encoder="blank")
+    db.export(tmp_path / "blank.csv", encoder="blank")
+    found = read_codes(tmp_path / "blank.csv")
+    assert (found.bits, found.codes.tolist()) == (64, items.codes.tolist())
+
+
+@pytest.mark.parametrize("kind", ["npz", "parquet"])
+def test_a_width_of_its_own(db: Database, tmp_path: Path, kind: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    example.filled(db.connection, "uniform", 3, 64)
+    file = tmp_path / f"codes.{kind}"
+    db.export(file, encoder="example")
+    with pytest.raises(RetrievalError, match="leave --bits out"):
+        list(open_source(file, Settings(bits=48)).batches(10))
+    if kind == "parquet":
+        (found,) = open_source(file, Settings(bits=64)).batches(10)
+        assert found.bits == 64
 
 
 @pytest.mark.parametrize("kind", FORMATS)

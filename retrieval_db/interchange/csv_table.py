@@ -239,12 +239,17 @@ class CsvWriter:
         self._writer.writerows(zip(*columns.values(), strict=True))
 
 
+def _unmistakable(digits: str) -> str:
+    """Hex digits, so written that nobody takes them for bits."""
+    return digits if digits.strip("01") else f"0x{digits}"
+
+
 def _columns(batch: CodeSet) -> dict[str, Sequence[str | None]]:
     """The cells of each column."""
     digits = batch.bits // 4
     columns: dict[str, Sequence[str | None]] = {
         "path": batch.paths,
-        "code": [row.tobytes().hex()[:digits] for row in batch.codes],
+        "code": [_unmistakable(row.tobytes().hex()[:digits]) for row in batch.codes],
     }
     if batch.labels is not None:
         columns["label"] = batch.labels

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import codes
-from ..errors import FormatError, MissingExtra, UsageError
+from ..errors import FormatError, MissingExtra, UsageError, WrongWidth
 from .codeset import CodeSet
 from .files import named, replacing
 from .paths import Paths
@@ -71,7 +71,7 @@ class ParquetSource(FileSource):
             names = [name for name in file.schema_arrow.names if name in COLUMNS]
             self._check(file.schema_arrow.names, paths)
             head = _head(file.schema_arrow.metadata or {})
-            bits = self.settings.bits or head.pop("bits", None)
+            bits = self._agreed(head.pop("bits", None))
             for some in file.iter_batches(size, columns=names):
                 if not len(some) and done:
                     continue
@@ -96,6 +96,13 @@ class ParquetSource(FileSource):
             raise UsageError(f"{self.path} has paths of its own; leave --paths out.")
         if left_out := [name for name in names if name not in COLUMNS]:
             self.remarks.append(f"Columns that are left out: {', '.join(left_out)}.")
+
+    def _agreed(self, own: int | None) -> int | None:
+        """L, as the file or its user says."""
+        given = self.settings.bits
+        if given is not None and own not in (None, given):
+            raise WrongWidth(f"{self.path} says that its codes have {own} bits; leave --bits out.")
+        return given or own
 
     def _bits(self, table: _Table) -> int:
         if "code" not in table.columns:

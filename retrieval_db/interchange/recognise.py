@@ -58,8 +58,10 @@ def open_source(path: Path, settings: Settings | None = None, kind: str | None =
             f"{path} is compressed with {packed}: unpack it first, for {kind} is read at several "
             "places at once."
         )
-    if kind == "npz" and settings.paths is not None:
-        raise UsageError("An npz has paths of its own; leave --paths out.")
+    if kind == "npz":
+        for option, given in (("paths", settings.paths), ("bits", settings.bits)):
+            if given is not None:
+                raise UsageError(f"An npz has {option} of its own; leave --{option} out.")
     source = SOURCES[kind](path, settings)
     return source if kind in SEEKING else Spooled(source)
 

@@ -227,6 +227,8 @@ def parse_texts(texts: Sequence[str], bits: int, where: Callable[[int], str]) ->
 def guess_bits(texts: Sequence[str]) -> int:
     """L of some codes: of binary digits as many as there are, else four for each hex digit.
 
+    Digits after `0x` are never taken for binary ones.
+
     Raises:
         FormatError: there are none.
         InvalidCode: no code is so long.
@@ -235,7 +237,7 @@ def guess_bits(texts: Sequence[str]) -> int:
     longest = max(map(len, digits), default=0)
     if not longest:
         raise errors.FormatError("It holds no codes.")
-    binary = longest > 1 and all(set(text) <= {"0", "1"} for text in digits)
+    binary = longest > 1 and all(set(text) <= {"0", "1"} for text in texts)
     return codes.check_bits(longest if binary else 4 * longest)
 
 
