@@ -187,6 +187,31 @@ class TestTars:
         assert reasons.pop("no.tar").startswith("a broken tar file")
         assert all("too soon" in text or "broken tar" in text for text in reasons.values())
 
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            b'{"label": "hat", "score": NaN}',
+            b'{"label": "hat", "text": "\\u0000"}',
+            b'{"label": "\\ud800"}',
+            b'{"label": "hat", "tree": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+            b"no JSON",
+        ],
+        ids=lambda text: text[:32].decode(),
+    )
+    def test_what_cannot_be_stored_beside_an_image(
+        self, database_url: str, tmp_path: Path, odd: bytes
+    ) -> None:
+        """It says nothing of the image, and the run goes on."""
+        shard = make_shard(
+            tmp_path / "odd.tar",
+            {"a.json": odd, "a.png": picture(1), "b.png": picture(2), "b.json": b'{"year": 2024}'}
+            | {"c.cls": np.random.default_rng(0).bytes(4000).hex().encode(), "c.png": picture(3)},
+        )
+        with retrieval_db.connect(database_url) as db:
+            assert db.index(shard, encoder=encoders_of_photos.create("phash64")).inserted == 3
+            rows = db.connection.execute("SELECT label, metadata FROM images ORDER BY path")
+            assert rows.fetchall() == [(None, None), (None, {"year": 2024}), (None, None)]
+
     def test_compressed_shards_are_refused(self, tmp_path: Path) -> None:
         (tmp_path / "a.tar.gz").touch()
         with pytest.raises(FormatError, match=r"unpack it to \.tar"):

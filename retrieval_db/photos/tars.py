@@ -9,7 +9,6 @@ their name up to the first dot.
 
 from __future__ import annotations
 
-import json
 import os
 import tarfile
 from collections.abc import Iterator, Set
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from .. import jsonb
 from ..errors import FormatError
 
 SUFFIX = ".tar"
@@ -24,6 +24,8 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 
 # What stands beside an image is short; longer members are no labels.
 SHORT = 1 << 20
+# Bytes that surely fit into a row of the index on labels.
+LONGEST_LABEL = 2_600
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Member:
         name: in the shard.
         start, size: where its bytes are in the shard's file.
         label: from `key.cls`, else from "label" in `key.json`, else None.
-        metadata: `key.json`, if it is an object; JSON text or None.
+        metadata: `key.json`, if it is an object that can be stored; JSON text or None.
     """
 
     name: str
@@ -51,19 +53,24 @@ class _Sample:
     key: str = ""
     images: list[tuple[str, int, int]] = field(default_factory=list)
     label: str | None = None
-    json: str | None = None
+    json_label: str | None = None
+    metadata: str | None = None
 
     def members(self) -> Iterator[Member]:
-        label, metadata = self.label, None
-        if self.json is not None:
-            value = json.loads(self.json)
-            if isinstance(value, dict):
-                metadata = self.json
-                given = value.get("label")
-                if label is None and isinstance(given, str | int):
-                    label = str(given)
+        label = self.label or self.json_label
         for name, start, size in self.images:
-            yield Member(name, start, size, label, metadata)
+            yield Member(name, start, size, label, self.metadata)
+
+    def add_json(self, text: str) -> None:
+        """Take an object in; what cannot be stored says nothing of the image."""
+        try:
+            value = jsonb.parse(text)
+        except ValueError:
+            return
+        if isinstance(value, dict):
+            self.metadata = text
+            given = value.get("label")
+            self.json_label = _label(str(given)) if isinstance(given, str | int) else None
 
 
 def is_shard(path: Path | str) -> bool:
@@ -107,9 +114,9 @@ def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
                 elif ending in ("cls", "json") and entry.size <= SHORT:
                     text = _text(tar, entry)
                     if ending == "cls":
-                        sample.label = text.strip() or None
-                    elif _is_json(text):
-                        sample.json = text
+                        sample.label = _label(text.strip())
+                    else:
+                        sample.add_json(text)
             yield from sample.members()
     except (tarfile.TarError, EOFError) as error:
         yield from sample.members()
@@ -172,9 +179,5 @@ def _text(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
     return "" if file is None else file.read().decode("utf-8", "replace").replace("\0", "")
 
 
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+def _label(text: str) -> str | None:
+    return text if text and len(text.encode()) <= LONGEST_LABEL else None
