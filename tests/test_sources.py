@@ -187,6 +187,30 @@ class TestTars:
         assert reasons.pop("no.tar").startswith("a broken tar file")
         assert all("too soon" in text or "broken tar" in text for text in reasons.values())
 
+    @pytest.mark.parametrize("damage", ["cut", "cut between members", "a header", "no tar"])
+    def test_what_stands_behind_a_damage_is_not_gone(
+        self, database_url: str, shard: Path, damage: str
+    ) -> None:
+        make_shard(shard, {name: picture(ord(name[0])) for name in ("a.png", "b.png", "c.png")})
+        encoder = encoders_of_photos.create("phash64")
+        with retrieval_db.connect(database_url) as db:
+            assert db.index(shard, encoder=encoder).inserted == 3
+            whole = shard.read_bytes()
+            at = whole.index(b"b.png")
+            shard.write_bytes(
+                {
+                    "cut": whole[: at + 700],
+                    "cut between members": whole[:at],
+                    "a header": whole[:at] + b"damage" + whole[at + 6 :],
+                    "no tar": b"no tar" * 200,
+                }[damage]
+            )
+            report = db.index(shard, encoder=encoder, prune=True)
+            assert (report.gone, report.pruned) == ([], 0)
+            assert "broken tar" in dict(report.skipped)[str(shard)]
+            make_shard(shard, {"a.png": picture(97)})
+            assert db.index(shard, encoder=encoder, prune=True).pruned == 2
+
     @pytest.mark.parametrize(
         "odd",
         [

@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +141,8 @@ def is_gone(path: Path) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        return not exists(path)
+        with suppress(OSError):
+            return tars.is_gone(str(path))
     except OSError:
         return False
     return False

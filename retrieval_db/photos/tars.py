@@ -117,6 +117,7 @@ def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
                         sample.label = _label(text.strip())
                     else:
                         sample.add_json(text)
+            _check_end(tar)
             yield from sample.members()
     except (tarfile.TarError, EOFError) as error:
         yield from sample.members()
@@ -147,24 +148,63 @@ def place(path: str) -> tuple[str, int, int] | None:
     if found is None:
         return None
     shard, name = found
-    status = os.stat(shard)
-    at = _places(shard, status.st_mtime_ns, status.st_size).get(name)
+    at = _listed(shard).places.get(name)
     return None if at is None else (shard, *at)
 
 
+def is_gone(path: str) -> bool:
+    """Whether it is certain that no shard has such a member; one behind a damage may be there.
+
+    Raises:
+        OSError: the shard cannot be read.
+    """
+    found = shard_of(path)
+    if found is None:
+        return True
+    shard, name = found
+    listing = _listed(shard)
+    return listing.whole and name not in listing.places
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """Where each member of a shard is, and whether it was read to its end."""
+
+    places: dict[str, tuple[int, int]]
+    whole: bool
+
+
+def _listed(shard: str) -> _Listing:
+    status = os.stat(shard)
+    return _listing(shard, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=16)
-def _places(shard: str, modified: int, size: int) -> dict[str, tuple[int, int]]:
-    """Where each member is; a shard that has changed since is read anew."""
-    found = {}
+def _listing(shard: str, modified: int, size: int) -> _Listing:
+    """What is in a shard; one that has changed since is read anew."""
+    places = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for entry in tar:
                 if name := _name(entry):
-                    found[name] = (entry.offset_data, entry.size)
+                    places[name] = (entry.offset_data, entry.size)
+            _check_end(tar)
     except (tarfile.TarError, EOFError):
         # What stands before the damage can be read.
-        pass
-    return found
+        return _Listing(places, whole=False)
+    return _Listing(places, whole=True)
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """See whether the last member was followed by the block of zeros that ends a tar file.
+
+    Raises:
+        ReadError: by something else, which the module takes for an end, too.
+    """
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it ends too soon, or is damaged behind the last member")
 
 
 def _name(entry: tarfile.TarInfo) -> str:
