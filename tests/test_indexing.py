@@ -234,6 +234,19 @@ class TestLabels:
         assert index(database_url, folder).relabelled == 0
         assert dict(rows(database_url)) == labels
 
+    def test_an_empty_label_is_none(self, database_url: str, folder: Path) -> None:
+        file = folder / "labels.csv"
+        file.write_text("a.jpg,first\nb.png,\n")
+        for _ in range(2):
+            report = index(database_url, folder, labels=label_reader(str(file)))
+            assert report.relabelled == 0
+            assert [label for _, label in rows(database_url)] == ["first", None, None, None, None]
+        # Neither does it take away the label that was given before.
+        file.write_text("a.jpg, \n")
+        assert index(database_url, folder, labels=label_reader(str(file))).relabelled == 0
+        assert index(database_url, folder, labels=lambda path: "").relabelled == 0
+        assert rows(database_url)[0][1] == "first"
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [

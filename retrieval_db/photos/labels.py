@@ -19,7 +19,7 @@ def label_reader(source: str) -> Labels:
     """Labels from `folder` (the name of the folder a file lies in) or from a CSV file.
 
     The CSV has the columns path and label, with or without a header line; relative paths
-    start from the CSV's folder.
+    start from the CSV's folder. An empty label is none.
 
     Raises:
         FormatError: the file cannot be read, or a line has no two columns.
@@ -55,5 +55,6 @@ def _read_csv(file: Path) -> dict[str, str]:
             raise FormatError(f"{file}, line {number}: a path and a label, not {len(row)} columns.")
         if number == 1 and [cell.strip().lower() for cell in row] == ["path", "label"]:
             continue
-        given[row[0].strip()] = row[1].strip()
+        if label := row[1].strip():
+            given[row[0].strip()] = label
     return given

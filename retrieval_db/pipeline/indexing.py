@@ -158,7 +158,7 @@ class _Known:
     def compare_label(self, image: Wanted) -> None:
         """An unchanged image gets the label that it has now; new ones are written with theirs."""
         label = image.item.label
-        if label is not None and label != image.known_label:
+        if label and label != image.known_label:
             self._new_labels[image.name] = label
             if len(self._new_labels) >= ASK:
                 self.relabel()
