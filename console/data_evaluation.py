@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retrieval_db import codes, evaluation
 from retrieval_db.client import connect
 from retrieval_db.encoders import Encoder
-from retrieval_db.errors import EncoderError, NotEnoughImages, UsageError
+from retrieval_db.errors import EncoderError, NotEnoughImages, UnknownEncoder, UsageError
 from retrieval_db.evaluation import Evaluation, Ties, health, query_sets, ties
 
 from . import choosing
@@ -37,27 +37,35 @@ def candidates(
     Raises:
         UsageError, UnknownEncoder: it is none of these.
     """
-    from retrieval_db.encoder.hashing.methods import parse_spec
-    from retrieval_db.encoder.names import SHIPPED
-
     weights, device = settings.network.weights, settings.device
     if choosing.is_file(name):
         if settings.bits is not None:
             one = choosing.from_file(name, bits=settings.bits, weights=weights, device=device)
             return [one]
         return choosing.all_from_file(name, weights=weights, device=device)
-    if not choosing.names_database(database):
-        try:
-            # The options of networks are for those among the encoders that have one.
-            if name not in SHIPPED and parse_spec(name)[0].name == "phash":
-                settings = choosing.Settings(device=device)
-        except UsageError:
-            # No method: it must be the name of a stored encoder.
-            pass
-        else:
-            return [choosing.unfitted(replace(settings, spec=name))]
-    with connect(database, report=say) as db:
-        return [choosing.from_database(db, db.encoder(name), weights, device)]
+    method = _method(name, settings)
+    if method is None or choosing.names_database(database):
+        with connect(database, report=say) as db:
+            try:
+                return [choosing.from_database(db, db.encoder(name), weights, device)]
+            except UnknownEncoder:
+                if method is None:
+                    raise
+    return [choosing.unfitted(method)]
+
+
+def _method(name: str, settings: choosing.Settings) -> choosing.Settings | None:
+    """The settings of a method or of a ready-made encoder; None if the name is of neither."""
+    from retrieval_db.encoder.hashing.methods import parse_spec
+    from retrieval_db.encoder.names import SHIPPED
+
+    try:
+        # The options of networks are for those among the encoders that have one.
+        if name not in SHIPPED and parse_spec(name)[0].name == "phash":
+            settings = choosing.Settings(device=settings.device)
+    except UsageError:
+        return None
+    return replace(settings, spec=name)
 
 
 @dataclass
@@ -82,6 +90,7 @@ class Trial:
     _seen: dict[Hashable, Responses] = field(default_factory=dict)
     _cosines: dict[Hashable, Evaluation] = field(default_factory=dict)
     _own: set[Hashable] = field(default_factory=set)
+    _unfitted: set[Hashable] = field(default_factory=set)
 
     def run(self, encoders: Sequence[Encoder]) -> Report:
         """Evaluate encoders.
@@ -99,6 +108,8 @@ class Trial:
             for one in encoders
             if getattr(one, "method", None) == BASELINE
         }
+        # Encoders of one network share what it made: the training images, too, if one needs them.
+        self._unfitted |= {network_key(one) for one in encoders if not getattr(one, "fitted", True)}
         return Report(
             f"{self.data.name}, protocol {split.protocol}: {split.note}",
             tuple(self._scored(encoder) for encoder in encoders),
@@ -148,7 +159,7 @@ class Trial:
         network = cast("NetworkEncoder", candidate) if hasattr(candidate, "backbone") else None
         if key not in self._seen:
             roles = [self.split.database, self.split.query]
-            if network is not None and (self.baselines or not network.fitted):
+            if network is not None and (self.baselines or key in self._unfitted):
                 roles.append(self.split.train)
             rows = np.unique(np.concatenate(roles))
             with progress_bar(f"Encoding {self.data.name}", len(rows)) as advance:

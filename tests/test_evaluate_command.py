@@ -126,6 +126,33 @@ def weights(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_method_where_a_database_is_named(indexed: tuple[str, Path]) -> None:
+    url, place = indexed
+    options = ("--data", place, "-d", url, "--json")
+    found = json.loads(succeed("evaluate", "phash64", "phash256", *options).out)
+    assert [one["bits"] for one in found["encoders"]] == [64, 256]
+    unknown = run("evaluate", "nothing", *options)
+    assert (unknown.code, "no encoder 'nothing'" in unknown.err) == (1, True)
+
+
+def test_encoders_of_one_network_in_any_order(tmp_path: Path, weights: Path) -> None:
+    """One that is to be fitted sees all its training images, also after one that is not."""
+    place, file = folder(tmp_path / "photos"), tmp_path / "trained.safetensors"
+    network = ("--weights", weights, "--input-size", 32)
+    training = ("--method", "latent_ce", "--bits", 8, "--frozen", "--epochs", 1)
+    succeed("train", "--data", place, *training, *network, "-o", file)
+    options = ("--data", place, *network, "--protocol", "unseen", "--no-baselines", "--json")
+    scores = [
+        {one["bits"]: one["mean_average_precision"] for one in json.loads(done.out)["encoders"]}
+        for done in (
+            succeed("evaluate", "itq4", file, *options),
+            succeed("evaluate", file, "itq4", *options),
+        )
+    ]
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 2
+
+
 def test_methods_are_fitted_on_the_training_images(tmp_path: Path, weights: Path) -> None:
     place = folder(tmp_path / "photos")
     options = ("--data", place, "--weights", weights, "--input-size", 32)
