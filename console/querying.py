@@ -167,8 +167,9 @@ def file_queries(
     """
     items = read_codes(file)
     stored.check_same(items.bits, items.fingerprint)
-    for row, path in enumerate(items.paths):
-        feature = None if items.features is None else items.features[row].astype("float32")
+    for row, (path, known) in enumerate(zip(items.paths, items.known_features, strict=True)):
+        features = items.features if known else None
+        feature = None if features is None else features[row].astype("float32")
         yield path, None, stored, Query(codes.words_of(items.codes[row], items.bits), feature)
 
 

@@ -55,10 +55,10 @@ def in_memory(asked: CodeSet, items: CodeSet, *, own: bool = False) -> Ties:
     assert items.labels is not None
     assert asked.content_sha256 is not None
     assert items.content_sha256 is not None
-    left_out = query_sets.same_content(
-        [row.tobytes() for row in asked.content_sha256],
-        [row.tobytes() for row in items.content_sha256],
-    )
+    left_out = [
+        np.flatnonzero((items.content_sha256 == digest).all(axis=1))
+        for digest in asked.content_sha256
+    ]
     if own:
         rows = [items.paths.index(path) for path in asked.paths]
         left_out = [np.union1d(gone, [row]) for gone, row in zip(left_out, rows, strict=True)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -15,7 +17,8 @@ from retrieval_db.database import Connection
 from retrieval_db.encoders import StoredEncoder, find
 from retrieval_db.errors import UsageError
 from retrieval_db.evaluation import QuerySet, Ties, metrics, query_sets, stages
-from retrieval_db.interchange import CodeSet
+from retrieval_db.interchange import CodeSet, write_npz
+from tests import command
 from tests.example import code_set
 
 BITS, ROWS, DIM = 16, 300, 12
@@ -139,6 +142,20 @@ def test_rows_as_queries_leave_themselves_out(
     assert fine.recall_at_10 == 1
     assert fine.mean_average_precision == pytest.approx(exhaustive.mean_average_precision)
     assert exhaustive.mean_average_precision < 1
+
+
+def test_queries_of_a_file_of_which_some_have_features(
+    filled: tuple[Connection, StoredEncoder, CodeSet], database_url: str, tmp_path: Path
+) -> None:
+    connection, encoder, _ = filled
+    some = replace(made(3, 1), has_feature=np.array([False, True, True]))
+    write_npz(tmp_path / "q.npz", some)
+    options = ("--codes", tmp_path / "q.npz", "-e", "example", "-k", 5, "-d", database_url)
+    found = json.loads(command.succeed("search", *options, "--json").out)
+    assert [one["stage"] for one in found] == ["coarse", "fine", "fine"]
+    assert {hit["feature_distance"] for hit in found[0]["hits"]} == {None}
+    with pytest.raises(UsageError, match="no features"):
+        stages.compare(connection, encoder, QuerySet.of(some))
 
 
 def test_without_features_there_is_no_fine_stage(

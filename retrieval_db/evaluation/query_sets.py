@@ -35,7 +35,7 @@ class QuerySet:
         labels: Q labels.
         content_sha256: of each image, 32 bytes, or None.
         ids: of those that are rows of the table, else None.
-        features: float32 [Q, D], or None.
+        features: float32 [Q, D]; None unless every query has one.
         left_out: how many were not taken, by the reason.
     """
 
@@ -61,6 +61,9 @@ class QuerySet:
         if not len(rows):
             raise UsageError("The queries have no labels, so nothing says what is relevant.")
         hashes, known = items.content_sha256, items.known_hashes
+        features = None
+        if items.features is not None and items.known_features[rows].all():
+            features = items.features[rows].astype(np.float32)
         return cls(
             words=codes.to_words(items.codes[rows], items.bits),
             labels=tuple(str(labels[row]) for row in rows),
@@ -68,7 +71,7 @@ class QuerySet:
                 None if hashes is None or not known[row] else hashes[row].tobytes() for row in rows
             ),
             ids=(None,) * len(rows),
-            features=None if items.features is None else items.features[rows].astype(np.float32),
+            features=features,
             left_out=_counted({"without a label": len(items) - len(rows)}),
         )
 
@@ -192,20 +195,6 @@ def own_rows(
     return [
         frozenset((alike.get(digest, set()) if digest else set()) | ({own} if own else set()))
         for own, digest in zip(asked.ids, asked.content_sha256, strict=True)
-    ]
-
-
-def same_content(
-    queries: Sequence[bytes | None], database: Sequence[bytes | None]
-) -> list[NDArray[np.int64]]:
-    """For each query the rows of the database whose content has the same SHA-256."""
-    places: dict[bytes, list[int]] = {}
-    for row, digest in enumerate(database):
-        if digest is not None:
-            places.setdefault(digest, []).append(row)
-    return [
-        np.array([] if digest is None else places.get(digest, []), dtype=np.int64)
-        for digest in queries
     ]
 
 

@@ -107,8 +107,9 @@ def compare(
     """
     if asked.features is None:
         raise UsageError(
-            f"The queries, or the images of {encoder.name!r}, have no features, so there is no "
-            "fine stage to evaluate. `retrieval-db index` stores them where pgvector is."
+            f"The queries, or the images of {encoder.name!r}, have no features, or only some have, "
+            "so there is no fine stage to evaluate. `retrieval-db index` stores them where "
+            "pgvector is."
         )
     probe = Query(_words(asked, 0), asked.features[0])
     search.choose_stage(connection, encoder, probe, "fine")
