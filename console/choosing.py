@@ -273,23 +273,33 @@ def fit(unfitted: Encoder, images: Sources, *, say: Say) -> Encoder:
 
 def refit(
     db: Database, name: str, new_name: str | None, *, weights: Path | None, device: str, say: Say
-) -> tuple[Encoder, dict[Path, str | None]]:
+) -> tuple[Encoder, Sources]:
     """A new encoder of the same kind, fitted on all photos of a stored one.
 
     Returns:
-        The encoder, and the photos that are still there with their labels.
+        The encoder, and the photos that are still there, with their labels and metadata.
+
+    Raises:
+        UsageError: it has no head, or one that learns from labels; or the new name is taken.
     """
+    from retrieval_db.encoder.hashing.methods import METHODS
+
     stored = db.encoder(name)
     old = from_database(db, stored, weights, device)
     if getattr(old, "head", None) is None:
         raise UsageError(f"The encoder {name!r} has nothing to fit.")
-    files = {path: label for path, label in db.files(stored).items() if photos.exists(path)}
+    unfitted = replace(cast("NetworkEncoder", old), head=None)
+    if METHODS[unfitted.method].fit is None:
+        raise UsageError(
+            f"{unfitted.method} learns from labels: `retrieval-db train` makes a new encoder of "
+            "this kind, and `index --encoder` takes it."
+        )
     taken = {encoder.name for encoder in db.encoders()}
     chosen = new_name or next(n for i in range(2, 1000) if (n := f"{name}-{i}") not in taken)
     if chosen in taken:
         raise UsageError(f"There is an encoder {chosen!r} already; choose another --name.")
-    unfitted = replace(cast("NetworkEncoder", old), name=chosen, head=None)
-    return fit(unfitted, Sources(list(files)), say=say), files
+    images = Sources(items=[item for item in db.files(stored) if photos.exists(item.path)])
+    return fit(replace(unfitted, name=chosen), images, say=say), images
 
 
 def export(db: Database, name: str, out: Path) -> None:

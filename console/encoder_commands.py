@@ -86,16 +86,15 @@ def refit(
 ) -> None:
     """Fit a new encoder on all photos of a stored one, and encode them with it."""
     with opened(database, writing=True) as db:
-        fitted, files = choosing.refit(
+        fitted, images = choosing.refit(
             db, name, new_name, weights=weights, device=device.value, say=note
         )
         root = db.encoder(name).root
-        with progress_bar("Indexing", len(files)) as advance:
+        with progress_bar("Indexing", images.count()) as advance:
             report = db.index(
-                *files,
+                images,
                 encoder=fitted,
                 root=Path(root) if root else None,
-                labels=files.get,
                 progress=advance,
             )
     reports.index_report(report, as_json=False, prune=False)

@@ -55,7 +55,7 @@ def run(
     say(f"3. Their codes go into PostgreSQL: {database.target}")
     folder = images if images.is_dir() else images.parent
     steps.store(database, encoder, folder, say=say, total=len(files))
-    stored = sorted(database.files(database.encoder(NAME)))
+    stored = sorted(item.path for item in database.files(database.encoder(NAME)))
     if not stored:
         raise ImageError(f"None of the {len(files):,} files in {images} can be read.")
     chosen = spread(stored)

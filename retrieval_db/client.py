@@ -41,7 +41,7 @@ from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
-from .photos import Labels, Shard, Sources
+from .photos import Item, Labels, Shard, Sources
 from .pipeline import IndexReport, indexing
 from .search import (
     BatchResult,
@@ -284,8 +284,8 @@ class Database(AbstractContextManager["Database"]):
         report.moved_from = before if before != stored.root else None
         return report
 
-    def files(self, encoder: StoredEncoder) -> dict[Path, str | None]:
-        """The image files of an encoder, wherever they are, with their labels."""
+    def files(self, encoder: StoredEncoder) -> list[Item]:
+        """The image files of an encoder, wherever they are, with their labels and metadata."""
         return indexing.stored_files(self.connection, encoder)
 
     def search(

@@ -480,11 +480,26 @@ class TestEncoders:
         assert (found["stage"], found["hits"][0]["path"]) == ("fine", str(folder / "3.png"))
         outcome = command.run("index", folder, "-e", "itq16", "--backbone", "resnet18")
         assert outcome.code == 2
+        with example.connect(database_url) as connection:
+            connection.execute("UPDATE images SET label = 'l' || id WHERE id % 2 = 0")
+            connection.execute("UPDATE images SET metadata = jsonb_build_object('n', id)")
+        known = told(database_url, "itq16")
         outcome = command.succeed("encoders", "refit", "itq16", "--weights", weights)
         assert "itq16-2: 25 image files, 25 new" in outcome.out
+        assert told(database_url, "itq16-2") == known
         command.succeed("encoders", "remove", "itq16", "--yes")
         command.succeed("encode", folder, "-e", "itq16-2", *network[:2], "-o", tmp_path / "q.npz")
         assert retrieval_db.read_npz(tmp_path / "q.npz").features is not None
+
+
+def told(url: str, encoder: str) -> list[Any]:
+    """What is stored of the images beside their codes."""
+    with example.connect(url) as connection:
+        return connection.execute(
+            "SELECT path, label, metadata FROM images JOIN encoders ON encoder_id = encoders.id "
+            "WHERE name = %s ORDER BY path",
+            [encoder],
+        ).fetchall()
 
 
 def stored(url: str) -> retrieval_db.StoredEncoder:

@@ -78,6 +78,11 @@ def test_a_trained_encoder_indexes_and_searches(
     assert named.code == 2
     assert "holds 2 encoders" in named.err
     command.succeed("encoders", "add", f"{trained}:colours-12", "--name", "other")
+    # Refused before a photo is read.
+    refused = command.run("encoders", "refit", "colours-16")
+    assert refused.code == 2
+    assert "orthohash learns from labels" in refused.err
+    assert "Fitting" not in refused.err
 
 
 @pytest.mark.parametrize(

@@ -106,10 +106,12 @@ class Sources:
     Attributes:
         places: folders, image files, `.tar` shards; `-` is a list of paths on standard input.
         lists: files of paths, one on each line; `-` is standard input.
+        items: images that are known already.
     """
 
     places: Sequence[Path] = ()
     lists: Sequence[Path] = ()
+    items: Sequence[Item] = ()
     _spooled: dict[Path, BinaryIO] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -148,6 +150,7 @@ class Sources:
                     yield from _items(path)
                 else:
                     yield Item(path)
+        yield from self.items
 
     def count(self) -> int:
         """How many images there are.
@@ -164,7 +167,7 @@ class Sources:
         Raises:
             UsageError: there is not, or a folder, file or list does not exist.
         """
-        if not self.places and not self.lists:
+        if not (self.places or self.lists or self.items):
             raise UsageError("Say where: folders, image files, tar shards, or --list FILE.")
         for place in self.places:
             if not os.path.isdir(place) and not files.exists(place):

@@ -121,11 +121,14 @@ def index(
     return report
 
 
-def stored_files(connection: Connection, stored: StoredEncoder) -> dict[Path, str | None]:
-    """The image files of an encoder, wherever they are, with their labels."""
+def stored_files(connection: Connection, stored: StoredEncoder) -> list[Item]:
+    """The image files of an encoder, wherever they are, with their labels and metadata."""
     with translated(connection):
         rows = connection.execute(SQL["files"], [stored.id]).fetchall()
-    return {Path(stored.root or "", path): label for path, label in rows}
+    return [
+        Item(Path(stored.root or "", path), label=label, metadata=metadata)
+        for path, label, metadata in rows
+    ]
 
 
 class _Known:

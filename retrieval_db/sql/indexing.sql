@@ -17,4 +17,4 @@ WHERE images.encoder_id = %s AND images.path = given.path
   AND images.label IS DISTINCT FROM given.label
 
 -- name: files
-SELECT path, label FROM images WHERE encoder_id = %s ORDER BY id
+SELECT path, label, metadata::text FROM images WHERE encoder_id = %s ORDER BY id
