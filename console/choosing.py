@@ -6,7 +6,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -58,9 +58,13 @@ def for_indexing(
     encoder of the same name is used again. Of several machines that share a job the first
     one fits, and the others wait for it.
     """
+    from retrieval_db.encoder.names import SHIPPED
+
     stored = {encoder.name: encoder for encoder in db.encoders()}
     name = wanted_name(settings)
-    if name not in stored or is_file(settings.spec):
+    # A ready-made encoder under another encoder's name is refused when it is registered.
+    other = settings.spec in SHIPPED and settings.spec != name
+    if name not in stored or is_file(settings.spec) or other:
         made = make(settings)
         if made.fitted:
             return made
@@ -99,26 +103,54 @@ def check_asked(stored: StoredEncoder, settings: Settings) -> None:
     """Refuse options that a stored encoder contradicts.
 
     Raises:
-        UsageError: it has other bits, another backbone or precision than were asked for.
+        UsageError: it is of another method or length, or has another network, preprocessing or
+            precision than were asked for.
     """
-    network = stored.config.get("backbone")
-    backbone = network.get("name") if isinstance(network, dict) else None
-    for option, asked, has in (
-        ("--bits", settings.bits, stored.bits),
-        ("--backbone", settings.network.backbone, backbone),
-        ("--precision", precision(settings), stored.config.get("precision")),
-        ("--flip", settings.network.flip or None, _flips(stored)),
-    ):
+    config, network = stored.config, settings.network
+    method, bits = _spec_beside(stored, settings)
+    backbone = config.get("backbone")
+    asked_of_it = [
+        ("the method", method, config.get("method")),
+        ("--bits", bits, stored.bits),
+        ("--backbone", network.backbone, backbone["name"] if backbone else None),
+        ("--precision", precision(settings), config.get("precision")),
+        *_preprocess_beside(stored, network),
+    ]
+    for option, asked, has in asked_of_it:
         if asked is not None and asked != has:
+            there = f"has {option} {has}, not {asked}" if has is not None else f"has no {option}"
             raise UsageError(
-                f"The stored encoder {stored.name!r} has {option} {has}, not {asked}. "
-                "Give the new one another --name."
+                f"The stored encoder {stored.name!r} {there}. Give the new one another --name."
             )
 
 
-def _flips(stored: StoredEncoder) -> bool:
-    preprocess = stored.config.get("preprocess")
-    return isinstance(preprocess, dict) and bool(preprocess.get("flip"))
+def _spec_beside(stored: StoredEncoder, settings: Settings) -> tuple[str | None, int | None]:
+    """Method and length that were asked for, where they were."""
+    from retrieval_db.encoder.hashing.methods import parse_spec
+
+    spec = settings.spec
+    if spec is None or spec == stored.name:
+        return None, settings.bits
+    method, bits = parse_spec(spec, settings.bits)
+    return method.name, bits if spec[-1].isdigit() else settings.bits
+
+
+def _preprocess_beside(
+    stored: StoredEncoder, network: Network
+) -> Iterator[tuple[str, object, object]]:
+    """Each option of the preprocessing that was given, as asked for and as it is."""
+    from retrieval_db.encoder import Preprocess
+
+    config = stored.config.get("preprocess")
+    own = Preprocess.from_config(config) if config else None
+    size, flip = network.input_size, network.flip or None
+    mean, std = numbers("--mean", network.mean), numbers("--std", network.std)
+    asked = own.changed(size, mean, std, flip) if own else None
+    given = {"input_size": size, "mean": mean, "std": std, "flip": flip}
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            yield option, getattr(asked, name, value), getattr(own, name, None)
 
 
 def precision(settings: Settings) -> str | None:
@@ -177,11 +209,12 @@ def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
             network.mean,
             network.std,
             network.flip or None,
+            settings.precision,
         )
         if any(option is not None for option in own):
             raise UsageError(
                 f"{settings.spec} brings its own network and preprocessing: leave out backbone, "
-                "input size, mean, std and flip."
+                "input size, mean, std, flip and precision."
             )
         return from_file(
             settings.spec or "",
@@ -195,12 +228,12 @@ def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
 
 def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
     """An encoder of a method, which may have to be fitted before it can encode."""
-    from retrieval_db.encoder import DEFAULT_BACKBONE, create
+    from retrieval_db.encoder import create
 
     return create(
         settings.spec or DEFAULT,
         name=settings.name,
-        backbone=settings.network.backbone or DEFAULT_BACKBONE,
+        backbone=settings.network.backbone,
         weights=settings.network.weights,
         input_size=settings.network.input_size,
         mean=numbers("--mean", settings.network.mean),

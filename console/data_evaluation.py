@@ -39,9 +39,6 @@ def candidates(
     """
     weights, device = settings.network.weights, settings.device
     if choosing.is_file(name):
-        if settings.bits is not None:
-            one = choosing.from_file(name, bits=settings.bits, weights=weights, device=device)
-            return [one]
         return choosing.all_from_file(name, weights=weights, device=device)
     method = _method(name, settings)
     if method is None or choosing.names_database(database):
@@ -60,8 +57,8 @@ def _method(name: str, settings: choosing.Settings) -> choosing.Settings | None:
     from retrieval_db.encoder.names import SHIPPED
 
     try:
-        # The options of networks are for those among the encoders that have one.
-        if name not in SHIPPED and parse_spec(name)[0].name == "phash":
+        # The options of networks are for those among the encoders that take one.
+        if name in SHIPPED or parse_spec(name)[0].name == "phash":
             settings = choosing.Settings(device=settings.device)
     except UsageError:
         return None

@@ -56,7 +56,7 @@ def create(
     spec: str = DEFAULT_METHOD,
     *,
     name: str | None = None,
-    backbone: str = DEFAULT_BACKBONE,
+    backbone: str | None = None,
     weights: Path | str | None = None,
     input_size: int | None = None,
     mean: float | Sequence[float] | None = None,
@@ -74,7 +74,7 @@ def create(
         spec: a method with or without its code length: `itq128`, `lsh64`, `phash256`; or an
             encoder that comes with the program, one of `SHIPPED`.
         name: under which its codes are stored; method and L by default.
-        backbone: one of `BACKBONES`.
+        backbone: one of `BACKBONES`; `DEFAULT_BACKBONE` by default.
         weights: a local file instead of torchvision's published weights; remembered by its
             SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop,
             flip.
@@ -92,20 +92,22 @@ def create(
         FormatError: a file that does not hold weights of the backbone.
         MissingExtra: torch is not installed.
     """
+    of_networks = (backbone, weights, input_size, mean, std, flip or None)
+    given = any(option is not None for option in of_networks) or precision != "float32"
     if spec in SHIPPED:
-        if any(option is not None for option in (weights, input_size, mean, std, flip or None)):
+        if given:
             raise UsageError(
-                f"{spec} brings its own network: leave out the weights, input size, mean, std "
-                "and flip."
+                f"{spec} brings its own network: leave out backbone, weights, input size, mean, "
+                "std, flip and precision."
             )
         return _shipped(spec, name, bits, device)
     method, length = parse_spec(spec, bits)
     name = name or f"{method.name}{length}"
     if method.name == "phash":
-        given = (weights, input_size, mean, std, flip or None)
-        if any(option is not None for option in given) or precision != "float32":
+        if given:
             raise UsageError(
-                f"{name} has no network: leave out weights, input size, mean, std, flip, precision."
+                f"{name} has no network: leave out backbone, weights, input size, mean, std, flip "
+                "and precision."
             )
         return PerceptualHash(length, name)
     if method.fit is None:
@@ -115,7 +117,7 @@ def create(
         )
     network = _network()
     loaded, preprocess = network.backbones.load(
-        backbone, None if weights is None else Path(weights), cache_dir
+        backbone or DEFAULT_BACKBONE, None if weights is None else Path(weights), cache_dir
     )
     encoder: NetworkEncoder = network.NetworkEncoder(
         name=name,

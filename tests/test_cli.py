@@ -442,13 +442,24 @@ class TestEncoders:
         assert "has --bits 256, not 64" in outcome.err
         outcome = command.run("index", folder, "-e", "phash", "--backbone", "resnet18")
         assert outcome.code == 2
-        assert "has --backbone None, not resnet18" in outcome.err
+        assert "has no --backbone" in outcome.err
         outcome = command.run("index", folder, "-e", "phash", "--flip")
         assert outcome.code == 2
-        assert "has --flip False, not True" in outcome.err
+        assert "has no --flip" in outcome.err
+        outcome = command.run("index", folder, "-e", "phash64", "--name", "mine")
+        assert outcome.code == 2
+        assert "has --bits 256, not 64" in outcome.err
+        outcome = command.run("index", folder, "-e", "lsh", "--name", "mine")
+        assert outcome.code == 2
+        assert "has the method phash, not lsh" in outcome.err
         file = tmp_path / "phash.safetensors"
         encoders_of_photos.save(encoders_of_photos.create("phash256"), file)
-        for option in (["--flip"], ["--input-size", "32"], ["--backbone", "resnet18"]):
+        for option in (
+            ["--flip"],
+            ["--input-size", "32"],
+            ["--backbone", "resnet18"],
+            ["--precision", "bf16"],
+        ):
             outcome = command.run("index", folder, "-e", file, *option)
             assert outcome.code == 2
             assert "brings its own network" in outcome.err
@@ -470,6 +481,14 @@ class TestEncoders:
         network = ["--weights", weights, "--input-size", "32", "--mean", "0.5", "--std", "0.5"]
         outcome = command.succeed("index", folder, "-e", "itq16", *network)
         assert "24 new" in outcome.out
+        command.succeed("index", folder, "-e", "itq16", *network)
+        for option, there in (("--input-size", 32), ("--std", (0.5, 0.5, 0.5))):
+            outcome = command.run("index", folder, "-e", "itq16", *network, option, "64")
+            assert outcome.code == 2
+            assert f"has {option} {there}, not" in outcome.err
+        outcome = command.run("index", folder, "-e", "cifar10-48", "--name", "itq16")
+        assert outcome.code == 1
+        assert "makes codes of 16 bits, not 48" in outcome.err
         before = stored(database_url)
         more = command.photos(tmp_path / "more", ["x.png"])
         outcome = command.succeed("index", folder, more, "-e", "itq16", "--weights", weights)
