@@ -28,7 +28,7 @@ def index_report(report: IndexReport, *, as_json: bool, prune: bool) -> None:
     print(
         f"{report.encoder}: {report.found} image files, {report.inserted} new, "
         f"{report.updated} changed, {report.unchanged} unchanged, {len(report.skipped)} skipped"
-        + (f", {report.relabelled} relabelled" if report.relabelled else "")
+        + (f", {report.relabelled} with another label or metadata" if report.relabelled else "")
         + f" in {report.seconds:.1f} s ({rate:.0f} images/s)"
     )
     if report.moved_from is not None:

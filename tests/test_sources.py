@@ -187,6 +187,24 @@ class TestTars:
         assert reasons.pop("no.tar").startswith("a broken tar file")
         assert all("too soon" in text or "broken tar" in text for text in reasons.values())
 
+    def test_metadata_change_without_encoding(self, database_url: str, tmp_path: Path) -> None:
+        def index(told: bytes) -> retrieval_db.IndexReport:
+            shard = make_shard(tmp_path / "000.tar", {"a.json": told, "a.png": picture(1)})
+            with retrieval_db.connect(database_url) as db:
+                return db.index(shard, encoder=encoders_of_photos.create("phash64"))
+
+        def stored() -> object:
+            with example.connect(database_url) as connection:
+                return connection.execute("SELECT label, metadata FROM images").fetchone()
+
+        assert index(b'{"year": 2024}').inserted == 1
+        assert index(b'{"year": 2025, "of": [1]}').relabelled == 1
+        assert stored() == (None, {"year": 2025, "of": [1]})
+        assert index(b'{"of": [1],  "year": 2025}').relabelled == 0
+        assert index(b'{"label": "hat"}').relabelled == 1
+        assert index(b"[]").relabelled == 0
+        assert stored() == ("hat", {"label": "hat"})
+
     @pytest.mark.parametrize("damage", ["cut", "cut between members", "a header", "no tar"])
     def test_what_stands_behind_a_damage_is_not_gone(
         self, database_url: str, shard: Path, damage: str

@@ -33,7 +33,7 @@ class IndexReport(EncodeReport):
 
     Attributes:
         inserted, updated: rows.
-        relabelled: rows whose label alone changed.
+        relabelled: rows whose label or metadata alone changed.
         gone: stored paths under the folders whose files are no longer there.
         pruned: how many of these rows were deleted.
         moved_from: the root that the stored paths started from before, if that has changed.
@@ -101,7 +101,7 @@ def index(
                     encoder,
                     report,
                     progress=progress,
-                    unchanged=known.compare_label,
+                    unchanged=known.compare,
                     workers=workers,
                     processes=processes,
                 )
@@ -139,7 +139,7 @@ class _Known:
         self._encoder = stored.id
         row = connection.execute(ENCODERS["any_image"], [stored.id]).fetchone()
         self._any = row is not None and bool(row[0])
-        self._new_labels: dict[str, str] = {}
+        self._told: dict[str, tuple[str | None, str | None]] = {}
         self._relabelled = 0
 
     def of(self, images: Iterator[Wanted | Skipped]) -> Iterator[Wanted | Skipped]:
@@ -158,20 +158,22 @@ class _Known:
                 else:
                     yield one
 
-    def compare_label(self, image: Wanted) -> None:
-        """An unchanged image gets the label that it has now; new ones are written with theirs."""
-        label = image.item.label
-        if label and label != image.known_label:
-            self._new_labels[image.name] = label
-            if len(self._new_labels) >= ASK:
+    def compare(self, image: Wanted) -> None:
+        """An unchanged image gets the label and metadata of now; new ones are written with them."""
+        label, metadata = image.item.label or None, image.item.metadata
+        # Whether metadata are the same, PostgreSQL knows best.
+        if metadata is not None or label not in (None, image.known_label):
+            self._told[image.name] = label, metadata
+            if len(self._told) >= ASK:
                 self.relabel()
 
     def relabel(self) -> int:
-        """Store the new labels; returns how many have changed so far."""
-        if given := self._new_labels:
-            values = [list(given), list(given.values()), self._encoder]
+        """Store the new labels and metadata; returns how many rows have changed so far."""
+        if self._told:
+            labels, metadata = map(list, zip(*self._told.values(), strict=True))
+            values = [list(self._told), labels, metadata, self._encoder]
             self._relabelled += self._connection.execute(SQL["relabel"], values).rowcount
-            self._new_labels = {}
+            self._told = {}
         return self._relabelled
 
 

@@ -11,10 +11,13 @@ SELECT path FROM images WHERE encoder_id = %s AND path > %s ORDER BY path LIMIT 
 DELETE FROM images WHERE encoder_id = %s AND path = ANY (%s)
 
 -- name: relabel
-UPDATE images SET label = given.label
-FROM unnest(%s::text[], %s::text[]) AS given(path, label)
+-- A label or metadata that are not given stay; served by the unique key (encoder_id, path).
+UPDATE images SET label = coalesce(given.label, images.label),
+                  metadata = coalesce(given.metadata::jsonb, images.metadata)
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS given(path, label, metadata)
 WHERE images.encoder_id = %s AND images.path = given.path
-  AND images.label IS DISTINCT FROM given.label
+  AND (images.label IS DISTINCT FROM coalesce(given.label, images.label)
+       OR images.metadata IS DISTINCT FROM coalesce(given.metadata::jsonb, images.metadata))
 
 -- name: files
 SELECT path, label, metadata::text FROM images WHERE encoder_id = %s ORDER BY id
