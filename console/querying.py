@@ -15,6 +15,7 @@ from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import ImageError, UnknownImage, UsageError
 from retrieval_db.interchange import read_codes
+from retrieval_db.photos import Sources
 from retrieval_db.presentation import Answer
 from retrieval_db.search import Query, query_photo
 
@@ -36,10 +37,10 @@ class Wanted:
     codes: tuple[str, ...] = ()
 
     def photo_files(self) -> list[Path]:
-        """The photos, folders searched through and the list read (`-` is stdin)."""
+        """The photos, folders searched through and the list read as `index` does."""
         files = [file for source in self.photos for file in photos.find(source)]
         if self.list_file is not None:
-            files += photos.read_list(self.list_file)
+            files += [item.path for item in Sources(lists=[self.list_file])]
         return files
 
 

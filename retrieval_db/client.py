@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -42,7 +41,7 @@ from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
 from .photos import Item, Labels, Shard, Sources
-from .pipeline import IndexReport, indexing
+from .pipeline import IndexReport, encoding, indexing
 from .search import (
     BatchResult,
     MemorySource,
@@ -140,6 +139,7 @@ class Database(AbstractContextManager["Database"]):
 
         Raises:
             EncoderConflict: another encoder of this name is stored.
+            UsageError: the name of `root` is not UTF-8.
         """
         with translated(self.connection):
             return encoders.register(
@@ -150,7 +150,7 @@ class Database(AbstractContextManager["Database"]):
                 feature_dim=encoder.feature_dim,
                 config=encoder.config,
                 artifact=encoder.artifact,
-                root=None if root is None else os.path.realpath(root),
+                root=None if root is None else encoding.stored_root(root),
             )
 
     def remove_encoder(self, name: str) -> int:
@@ -263,7 +263,7 @@ class Database(AbstractContextManager["Database"]):
         stored = self.add_encoder(encoder, root=root)
         before = stored.root
         if root is not None:
-            place = os.path.realpath(root)
+            place = encoding.stored_root(root)
             stored = encoders.rooted(self.connection, stored, place, moved=True)
         if features is None:
             features = loading.takes_features(self.connection)

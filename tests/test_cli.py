@@ -248,6 +248,9 @@ class TestQueries:
         monkeypatch.chdir(folder)
         listed = answers("--list", "-", "-k", "1", stdin="\n".join(NAMES[:3]).encode())
         assert [answer["hits"] for answer in listed] == [answer["hits"] for answer in found[:3]]
+        (folder / "list.txt").write_text("\0".join(NAMES[:3]) + "\0")
+        listed = answers("--list", "list.txt", "-k", "1")
+        assert [answer["hits"] for answer in listed] == [answer["hits"] for answer in found[:3]]
         command.succeed("encode", folder, "-e", "phash64", "-o", tmp_path / "q.npz")
         coded = answers("--codes", tmp_path / "q.npz", "-k", "1")
         assert [answer["hits"] for answer in coded] == [answer["hits"] for answer in found]
@@ -257,6 +260,11 @@ class TestQueries:
             example.filled(db.connection, "uniform", 9, 64)
         found = answers("--path", "example/7.jpg", "-k", "1", "-d", database_url)
         assert found[0]["hits"][0]["path"] == "example/7.jpg"
+
+    def test_a_path_that_is_not_utf8(self, url: str) -> None:
+        outcome = command.run("search", "--path", os.fsdecode(b"r\xff/0.png"))
+        assert outcome.code == 1
+        assert "No image of the encoder 'phash64' has the path 'r\\udcff/0.png'" in outcome.err
 
     def test_unreadable_photos_are_passed_over(self, url: str, folder: Path) -> None:
         (folder / "hats/broken.png").touch()

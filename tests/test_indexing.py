@@ -339,6 +339,18 @@ class TestRoot:
         with pytest.raises(ImageError, match="not UTF-8"):
             stored_path(Path(os.fsdecode(b"caf\xe9.jpg")), None)
 
+    def test_a_root_whose_name_is_not_utf8(self, database_url: str, tmp_path: Path) -> None:
+        odd = command.photos(Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff")), ["0.png"])
+        arguments = [odd, "--root", odd, "-e", "phash64"]
+        for outcome in (
+            command.run("index", *arguments, "-d", database_url),
+            command.run("encode", *arguments, "-o", tmp_path / "codes.npz"),
+        ):
+            assert outcome.code == 2
+            assert "r\\xff cannot be stored as the root: its name is not UTF-8" in outcome.err
+        with retrieval_db.connect(database_url) as db:
+            assert db.encoders() == []
+
 
 class TestEncodeAndLoad:
     """`encode` and `load` together do what `index` does."""

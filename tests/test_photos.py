@@ -183,6 +183,10 @@ class TestBrokenFiles:
                 with contextlib.suppress(ImageError):
                     assert decoded(bytes(broken)).mode == "RGB"
 
+    def test_an_impossible_name(self) -> None:
+        with pytest.raises(ImageError, match="null byte"):
+            photos.content(Path("a\0b.png"))
+
     def test_a_file_that_cannot_be_read(self, tmp_path: Path) -> None:
         (tmp_path / "folder.jpg").mkdir()
         (tmp_path / "link.jpg").symlink_to(tmp_path / "nowhere")
@@ -245,28 +249,6 @@ class TestFind:
         assert list(photos.find(tmp_path)) == [tmp_path / "closed"]
         with pytest.raises(ImageError, match="closed: Permission denied"):
             photos.content(tmp_path / "closed")
-
-
-class TestList:
-    """A list names files, of any bytes, from where it lies."""
-
-    def test_paths(self, tmp_path: Path) -> None:
-        file = tmp_path / "list.txt"
-        file.write_bytes(
-            b"\xef\xbb\xbfa.jpg\r\n\n  \nsub/b c .jpg\n/abs/d.jpg\ncaf\xe9.jpg\n\xe2\x80\xa8.jpg"
-        )
-        found = photos.read_list(file)
-        assert [os.fsencode(path) for path in found] == [
-            os.fsencode(tmp_path) + b"/a.jpg",
-            os.fsencode(tmp_path) + b"/sub/b c .jpg",
-            b"/abs/d.jpg",
-            os.fsencode(tmp_path) + b"/caf\xe9.jpg",
-            os.fsencode(tmp_path) + b"/\xe2\x80\xa8.jpg",
-        ]
-
-    def test_no_list(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="cannot be read"):
-            photos.read_list(tmp_path / "list.txt")
 
 
 def test_any_name_can_be_printed() -> None:

@@ -72,6 +72,25 @@ class TestLists:
         ]  # fmt: skip
         assert sources.count() == 9
 
+    def test_names_of_any_bytes(self, tmp_path: Path) -> None:
+        file = tmp_path / "list.txt"
+        file.write_bytes(
+            b"\xef\xbb\xbfa.jpg\r\n\n  \nsub/b c .jpg\n/abs/d.jpg\ncaf\xe9.jpg\n\xe2\x80\xa8.jpg"
+        )
+        assert [os.fsencode(item.path) for item in Sources(lists=[file])] == [
+            os.fsencode(tmp_path) + b"/a.jpg",
+            os.fsencode(tmp_path) + b"/sub/b c .jpg",
+            b"/abs/d.jpg",
+            os.fsencode(tmp_path) + b"/caf\xe9.jpg",
+            os.fsencode(tmp_path) + b"/\xe2\x80\xa8.jpg",
+        ]
+
+    def test_a_zero_byte_late_in_a_list(self, tmp_path: Path) -> None:
+        """It is never part of a path."""
+        (tmp_path / "list").write_bytes(b"a.jpg\n" * 20_000 + b"b.jpg\0c.jpg")
+        names = [item.path.name for item in Sources(lists=[tmp_path / "list"])]
+        assert names[-3:] == ["a.jpg", "b.jpg", "c.jpg"]
+
     def test_names_that_end_with_zero_bytes(self, tmp_path: Path) -> None:
         names = [f"{'long ' * 40}{number}\n.png" for number in range(20)]
         (tmp_path / "list").write_bytes(b"\0".join(map(str.encode, names)) + b"\0")

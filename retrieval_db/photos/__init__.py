@@ -8,7 +8,6 @@ from .files import (
     is_gone,
     part,
     printable,
-    read_list,
     sha256,
     suffixes,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "label_reader",
     "part",
     "printable",
-    "read_list",
     "sha256",
     "stored_label_reader",
     "suffixes",

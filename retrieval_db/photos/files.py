@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import io
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,24 +64,6 @@ def find(source: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in closed)
 
 
-def read_list(source: Path) -> list[Path]:
-    """The paths of a list, one on each line; relative ones start from the list's folder.
-
-    `-` is standard input. File names may be any bytes.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        data = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The list {printable(source)} cannot be read: {error.strerror}."
-        ) from error
-    lines = data.removeprefix(codecs.BOM_UTF8).splitlines()
-    return [source.parent / os.fsdecode(line) for line in lines if line.strip()]
-
-
 def content(path: Path) -> bytes:
     """The bytes of a file, or of a member of a tar shard (`shard.tar/member`).
 
@@ -99,6 +79,9 @@ def content(path: Path) -> bytes:
         return part(Path(inside[0]), *inside[1:])
     except OSError as error:
         raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
+    except ValueError as error:
+        # No name has a zero byte.
+        raise ImageError(f"{printable(path)}: {error}") from error
     try:
         if stat.S_ISDIR(mode):
             os.listdir(path)

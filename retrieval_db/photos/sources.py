@@ -226,13 +226,16 @@ def _items(place: Path) -> Iterator[Item]:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines without their ends; or names that end with zero bytes, if there are any."""
+    """Lines without their ends; or names that end with zero bytes, if there are any.
+
+    No name has a zero byte in it.
+    """
     rest = file.read(BLOCK)
     zero = b"\0" in rest
     file.seek(0)
     if not zero:
         for line in file:
-            yield line.rstrip(b"\r\n")
+            yield from line.rstrip(b"\r\n").split(b"\0")
         return
     rest = b""
     while block := file.read(BLOCK):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from .. import photos
 from ..codes import binarize
 from ..encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
-from ..errors import ImageError
+from ..errors import ImageError, UsageError
 from ..interchange import CodeSet, joined
 from ..photos import Item, Labels, Shard
 from . import reading
@@ -57,6 +57,23 @@ def absolute(path: Path, root: Path | None) -> str:
         return whole
     folder, name = os.path.split(whole)
     return os.path.join(os.path.realpath(folder), name)
+
+
+def stored_root(root: Path) -> str:
+    """The folder that paths are stored relative to, as it is stored itself: without links.
+
+    Raises:
+        UsageError: its name is not UTF-8.
+    """
+    text = os.path.realpath(root)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The folder {photos.printable(root)} cannot be stored as the root: its name is not "
+            "UTF-8. Rename it."
+        ) from error
+    return text
 
 
 def stored_path(path: Path, root: Path | None) -> str:
@@ -170,7 +187,7 @@ def encode_all(
     Raises:
         ImageError: none of the files could be read.
     """
-    root = None if root is None else root.resolve()
+    root = None if root is None else Path(stored_root(root))
     report = EncodeReport(encoder.name)
     parts = list(
         encode_items(

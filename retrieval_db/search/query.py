@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> 
     Raises:
         UnknownImage: there is no such image under this encoder.
     """
-    row = connection.execute(SQL["image_by_path"], [encoder.id, path]).fetchone()
+    row = None
+    # A path that is not UTF-8 is stored nowhere.
+    with suppress(UnicodeEncodeError):
+        row = connection.execute(SQL["image_by_path"], [encoder.id, path]).fetchone()
     if row is None:
         raise UnknownImage(
             f"No image of the encoder {encoder.name!r} has the path {path!r}. Paths are stored "
