@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import ImageError, UnknownImage, UsageError
 from retrieval_db.interchange import read_codes
 from retrieval_db.photos import Sources
+from retrieval_db.pipeline import encoding
 from retrieval_db.presentation import Answer
 from retrieval_db.search import Query, query_photo
 
@@ -183,12 +183,13 @@ def by_path(db: Database, stored: StoredEncoder, path: str) -> tuple[str, Query]
     Raises:
         UnknownImage: there is no such image.
     """
-    whole = os.path.abspath(path)
-    names = [path, whole if stored.root is None else os.path.relpath(whole, stored.root)]
-    for name in names:
-        with contextlib.suppress(UnknownImage):
+    try:
+        return path, search.query_by_path(db.connection, stored, path)
+    except UnknownImage:
+        with contextlib.suppress(UnknownImage, ImageError):
+            name = encoding.stored_path(Path(path), Path(stored.root) if stored.root else None)
             return name, search.query_by_path(db.connection, stored, name)
-    return path, search.query_by_path(db.connection, stored, path)
+        raise
 
 
 def metadata(text: str | None) -> dict[str, Any] | None:

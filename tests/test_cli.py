@@ -261,6 +261,19 @@ class TestQueries:
         found = answers("--path", "example/7.jpg", "-k", "1", "-d", database_url)
         assert found[0]["hits"][0]["path"] == "example/7.jpg"
 
+    def test_a_path_under_a_root(
+        self, database_url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("RETRIEVAL_DB_URL", database_url)
+        command.succeed("index", folder, "--root", folder, "-e", "phash64")
+        (tmp_path / "link").symlink_to(folder)
+        found = answers("--path", "hats/2.png")
+        for path in (folder / "hats/2.png", tmp_path / "link/hats/2.png"):
+            assert answers("--path", path)[0]["hits"] == found[0]["hits"]
+        outcome = command.run("search", "--path", tmp_path / "hats/2.png")
+        assert outcome.code == 1
+        assert f"Paths are stored relative to {folder}" in outcome.err
+
     def test_a_path_that_is_not_utf8(self, url: str) -> None:
         outcome = command.run("search", "--path", os.fsdecode(b"r\xff/0.png"))
         assert outcome.code == 1
