@@ -46,6 +46,8 @@ def run(
     """Choose an encoder, store, search for some of the photos, show; see `demo.run`."""
     images = images.resolve()
     files = list(photos.find(images))
+    if not images.is_dir():
+        raise UsageError(f"{images} is no folder: name the one that your photos lie in.")
     if not files:
         raise UsageError(f"There is no image file in {images}.")
     say(f"1. Your photos: {len(files):,} files in {images}")
@@ -53,8 +55,7 @@ def run(
     encoder, what = choose(files, weights, device, say)
     say(f"   {what}")
     say(f"3. Their codes go into PostgreSQL: {database.target}")
-    folder = images if images.is_dir() else images.parent
-    steps.store(database, encoder, folder, say=say, total=len(files))
+    steps.store(database, encoder, images, say=say, total=len(files))
     stored = sorted(item.path for item in database.files(database.encoder(NAME)))
     if not stored:
         raise ImageError(f"None of the {len(files):,} files in {images} can be read.")
@@ -62,7 +63,7 @@ def run(
     say(f"4. {len(chosen)} of them as queries; each finds itself first, at distance 0")
     queries, _ = steps.encode(encoder, chosen)
     answers = [
-        steps.ask(database, encoder, file, query, title=str(file.relative_to(folder)))
+        steps.ask(database, encoder, file, query, title=str(file.relative_to(images)))
         for file, query in zip(chosen, queries, strict=True)
     ]
     sheet, page = steps.present(

@@ -295,6 +295,14 @@ def test_a_folder_without_images_is_refused(db: Database, tmp_path: Path) -> Non
         demo.run(db, tmp_path / "out", images=tmp_path / "absent", say=lambda line: None)
 
 
+def test_a_single_photo_is_refused(db: Database, album: Path, tmp_path: Path) -> None:
+    """The folder that it lies in is not what was asked for."""
+    one = next(album.rglob("*.jpg"))
+    with pytest.raises(UsageError, match="is no folder"):
+        demo.run(db, tmp_path / "out", images=one, say=lambda line: None)
+    assert db.encoders() == []
+
+
 def test_a_folder_of_broken_images_is_an_error(
     db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
