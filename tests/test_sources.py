@@ -128,6 +128,14 @@ class TestLists:
         report = json.loads(command.succeed("index", *arguments, "--prune", "--json").out)
         assert (report["gone"], report["pruned"], len(report["skipped"])) == ([], 0, 1)
 
+    def test_sources_beside_places(self, database_url: str, tmp_path: Path) -> None:
+        folder = command.photos(tmp_path / "photos", ["a.png"])
+        encoder = encoders_of_photos.create("phash64")
+        with retrieval_db.connect(database_url) as db:
+            with pytest.raises(UsageError, match="Sources stand alone"):
+                db.index(Sources([folder]), folder, encoder=encoder)
+            assert db.index(Sources([folder]), encoder=encoder).inserted == 1
+
     def test_nothing_named(self, database_url: str) -> None:
         outcome = command.run("index", "-e", "phash64", "-d", database_url)
         assert outcome.code == 2

@@ -120,12 +120,19 @@ class Sources:
 
     @classmethod
     def of(cls, *sources: Path | str | Sources) -> Sources:
-        """Places as sources, or the sources that are given."""
+        """Places as sources, or the sources that are given.
+
+        Raises:
+            UsageError: sources and something beside them.
+        """
         match sources:
             case [Sources() as whole]:
                 return whole
             case _:
-                return cls([Path(place) for place in sources if not isinstance(place, Sources)])
+                places = [Path(place) for place in sources if not isinstance(place, Sources)]
+                if len(places) < len(sources):
+                    raise UsageError("Sources stand alone: put what is beside them into them.")
+                return cls(places)
 
     def __iter__(self) -> Iterator[Item]:
         """The images in order; one that several folders lead to comes once.
