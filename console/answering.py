@@ -116,7 +116,8 @@ def _answer_table(answer: Answer, stream: TextIO, explain: bool) -> None:
     for hit in result.hits:
         row = [str(hit.rank), str(hit.distance)]
         if fine:
-            row.append(f"{hit.feature_distance:.4f}")
+            away = hit.feature_distance
+            row.append("none" if away is None else f"{away:.4f}")
         table.add_row(*row, str(hit.image_id), Text(hit.label or ""), Text(hit.path))
     screen.print(table)
     screen.print(Text(summary(answer)), style="dim", highlight=False)

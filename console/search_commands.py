@@ -58,7 +58,9 @@ def search(
         str | None, typer.Option(help="Only images whose metadata contain this JSON.")
     ] = None,
     stage: Annotated[Stage, typer.Option(help="`auto` is fine where features exist.")] = Stage.auto,
-    pool: Annotated[int, typer.Option(min=1, help="Codes that the fine stage ranks.")] = 200,
+    pool: Annotated[
+        int, typer.Option(min=1, help="Codes that the fine stage ranks; at least K.")
+    ] = 200,
     metric: Annotated[Metric, typer.Option(help="Of the fine stage.")] = Metric.cosine,
     max_candidates: Annotated[int | None, typer.Option(help="A budget of rows.")] = None,
     max_ms: Annotated[float | None, typer.Option(help="A budget of time.")] = None,

@@ -1309,7 +1309,9 @@ CREATE FUNCTION public.search_images(encoder text, q1 bigint, q2 bigint, q3 bigi
 #variable_conflict use_column
 DECLARE
     coarse record;
-    most integer := coalesce(search_images.pool_max, 10 * search_images.pool);
+    -- One below the largest integer: the search is asked for one row beyond the pool.
+    wanted integer := least(greatest(search_images.pool, search_images.k), 2147483646);
+    most integer := coalesce(search_images.pool_max, least(10::bigint * wanted, 2147483646));
     size integer;
     whole boolean := true;
 BEGIN
@@ -1317,13 +1319,14 @@ BEGIN
         RAISE EXCEPTION 'metric is ''cosine'' or ''l2'', not %.', quote_literal(metric)
             USING ERRCODE = 'RD003';
     END IF;
-    IF most < pool THEN
-        RAISE EXCEPTION 'pool_max (%) is smaller than pool (%).', most, pool
-            USING ERRCODE = 'RD003';
+    IF most < wanted THEN
+        RAISE EXCEPTION 'pool_max (%) is smaller than the pool (%).', most, wanted
+            USING ERRCODE = 'RD003',
+                  HINT = 'The pool holds pool images, and at least k.';
     END IF;
-    -- One row beyond pool_max tells whether the last tie is whole.
+    -- That row tells whether the last tie is whole.
     SELECT * INTO coarse FROM run_search(
-        encoder, q1, q2, q3, q4, search_images.pool, search_images.radius, search_images.labels,
+        encoder, q1, q2, q3, q4, wanted, search_images.radius, search_images.labels,
         search_images.metadata, max_candidates, max_ms, most + 1);
     size := least(cardinality(coarse.keys), most);
     whole := cardinality(coarse.keys) <= most;
@@ -1332,11 +1335,12 @@ BEGIN
            image.label, fine.distance, fine.away, coarse.exact, coarse.guaranteed_radius,
            size, whole
     FROM (
-        SELECT stored.image_id AS id, (hit.key >> 54)::integer AS distance,
+        SELECT hit.key & ((1::bigint << 54) - 1) AS id, (hit.key >> 54)::integer AS distance,
                CASE metric WHEN 'l2' THEN stored.feature <-> search_images.feature
                            ELSE stored.feature <=> search_images.feature END AS away
         FROM unnest(coarse.keys[1 : size]) AS hit (key)
-        JOIN image_features AS stored ON stored.image_id = (hit.key & ((1::bigint << 54) - 1))
+        LEFT JOIN image_features AS stored
+               ON stored.image_id = (hit.key & ((1::bigint << 54) - 1))
         ORDER BY away, hit.key
         LIMIT search_images.k
     ) AS fine

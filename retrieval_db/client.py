@@ -266,7 +266,7 @@ class Database(AbstractContextManager["Database"]):
             place = encoding.stored_root(root)
             stored = encoders.rooted(self.connection, stored, place, moved=True)
         if features is None:
-            features = loading.takes_features(self.connection)
+            features = encoders.takes_features(self.connection)
         report = indexing.index(
             self.connection,
             encoder,

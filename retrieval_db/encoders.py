@@ -14,7 +14,7 @@ from PIL import Image
 from psycopg.types.json import Jsonb
 
 from .codes import check_bits
-from .database import Connection
+from .database import Connection, translated
 from .errors import EncoderConflict, UnknownEncoder, UsageError, WrongWidth
 from .sql import queries
 
@@ -286,3 +286,10 @@ def rooted(
             )
     connection.execute(SQL["set_root"], [root, encoder.id])
     return replace(encoder, root=root)
+
+
+def takes_features(connection: Connection) -> bool:
+    """Whether the database has the table of features."""
+    with translated(connection):
+        row = connection.execute(SQL["has_features_table"]).fetchone()
+    return row is not None and bool(row[0])

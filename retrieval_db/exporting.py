@@ -19,7 +19,7 @@ from .database import Connection, translated
 from .encoders import StoredEncoder
 from .errors import FormatError, UsageError
 from .interchange import CodeSet, csv_writer, npz_writer, parquet_writer
-from .loading import BATCH, takes_features
+from .loading import BATCH
 from .search import Query
 from .sql import queries
 
@@ -200,7 +200,7 @@ def _batches(
     counts = connection.execute(SQL["counts"], values).fetchone()
     assert counts is not None
     artifact = encoders.artifact(connection, encoder)
-    dimensions = encoder.feature_dim if features and takes_features(connection) else None
+    dimensions = encoder.feature_dim if features and encoders.takes_features(connection) else None
     with connection.cursor("export", binary=True) as cursor:
         cursor.execute(SQL["rows"] if ids is None else SQL["found_rows"], values)
         written = 0

@@ -238,6 +238,57 @@ class TestFineStage:
             whole = db.search(query, pool=20, pool_max=400)
             assert (whole.pool_size, whole.tie_whole) == (400, True)
 
+    def test_images_without_a_feature_come_last(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        """They are in the pool; on both sources and in batches."""
+        from dataclasses import replace
+
+        assert items.features is not None
+        there = np.arange(400) % 3 == 0
+        with retrieval_db.connect(database_url) as db:
+            db.load(replace(items, has_feature=there))
+            query = Query(codes.words_of(items.codes[1], 64), items.features[0])
+            found = db.search(query, k=80, pool=80, pool_max=80)
+            memory = db.memory_source()
+            assert memory.search(query, k=80, pool=80, pool_max=80).hits == found.hits
+            batch = db.search_batch(
+                items.codes[1:2], features=items.features[:1], k=80, pool=80, pool_max=80
+            )
+        nearest = example.nearest(items, items.codes[1], 80)
+        assert sorted((hit.path, hit.distance) for hit in found.hits) == sorted(nearest)
+        assert found.pool_size == 80
+        bare = [hit for hit in found.hits if hit.feature_distance is None]
+        assert 0 < len(bare) < 80
+        assert bare == list(found.hits[-len(bare) :])
+        without = [(path, d) for path, d in nearest if not there[int(path[8:-4])]]
+        assert [(hit.path, hit.distance) for hit in bare] == without
+        assert batch.ids[0].tolist() == [hit.image_id for hit in found.hits]
+        assert batch.feature_distances is not None
+        assert np.isnan(batch.feature_distances[0]).tolist() == [False] * (80 - len(bare)) + [
+            True
+        ] * len(bare)
+
+    def test_a_pool_holds_at_least_k(self, database_url: str, items: retrieval_db.CodeSet) -> None:
+        assert items.features is not None
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            query = Query(codes.words_of(items.codes[0], 64), items.features[0])
+            for source in (db, db.memory_source()):
+                found = source.search(query, k=30, pool=3)
+                assert found.pool_size is not None
+                assert found.pool_size >= len(found.hits) == 30
+                whole = source.search(query, k=None, pool=3)
+                assert len(whole.hits) == whole.pool_size
+                most = source.search(query, k=5_000_000_000, pool=3)
+                assert (len(most.hits), most.tie_whole) == (400, True)
+                with pytest.raises(UsageError, match="at least k"):
+                    source.search(query, k=30, pool=3, pool_max=20)
+            far = db.search(items.codes[0], k=5_000_000_000, radius=5_000_000_000)
+            assert len(far.hits) == 400
+            batch = db.search_batch(items.codes[:2], features=items.features[:2], k=30, pool=3)
+            assert (batch.ids != -1).all()
+
     def test_auto_is_fine_where_features_are(
         self, database_url: str, items: retrieval_db.CodeSet
     ) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .. import codes
 from ..database import Connection, translated
-from ..encoders import StoredEncoder
+from ..encoders import StoredEncoder, takes_features
 from ..errors import UsageError
 from ..interchange import CodeSet
 from ..sql import queries
@@ -200,8 +200,7 @@ def own_rows(
 
 def _features(connection: Connection, ids: Sequence[int]) -> NDArray[np.float32] | None:
     """The features of these rows, if all have one."""
-    table = connection.execute("SELECT to_regclass('image_features')").fetchone()
-    if table is None or table[0] is None:
+    if not takes_features(connection):
         return None
     found: dict[int, list[float]] = dict(
         connection.execute(SQL["features_of"], [list(ids)]).fetchall()

@@ -17,7 +17,7 @@ from ..interchange import CodeSet, Held, Source
 from ..sql import queries
 from . import crew
 from .columns import stored_json, stored_text
-from .writer import NO_FEATURES, Writer, takes_features
+from .writer import NO_FEATURES, Writer
 
 SQL = queries("loading")
 
@@ -142,7 +142,7 @@ def load(
     if not name:
         raise UsageError("The file does not name the encoder of its codes: give --encoder NAME.")
     with translated(connection):
-        if head.features is not None and not takes_features(connection):
+        if head.features is not None and not encoders.takes_features(connection):
             raise MissingExtension(NO_FEATURES)
         stored = _register(connection, name, head)
         layouts.make_way(connection, stored, found.rows)

@@ -37,7 +37,7 @@ class Writer:
         self.connection = connection
         self.encoder = encoder
         self._began_empty = not _holds(connection, encoders.SQL["any_image"], [encoder.id])
-        self._takes_features = takes_features(connection)
+        self._takes_features = encoders.takes_features(connection)
 
     def reserve(self, rows: int) -> NDArray[np.int64]:
         """Fresh ids for so many rows, int64 [rows], rising."""
@@ -163,11 +163,6 @@ class Writer:
                 keys = copy_format.integers(ids[some][known], 8)
                 vectors = copy_format.half_vectors(batch.features[some][known])
                 copy.write(copy_format.rows([keys, vectors]))
-
-
-def takes_features(connection: Connection) -> bool:
-    """Whether the database has the table of features."""
-    return _holds(connection, SQL["has_features_table"], [])
 
 
 def _holds(connection: Connection, query: LiteralString, values: list[object]) -> bool:

@@ -16,7 +16,7 @@ from ..encoders import StoredEncoder
 from ..errors import UsageError
 from ..sql import queries
 from .query import Query, check_feature, vector_text
-from .single import Metric, choose_stage
+from .single import Metric, bounded, choose_stage
 
 SQL = queries("search")
 
@@ -38,7 +38,8 @@ class BatchResult:
         distances: int32 [Q, K], in bits; -1 where there are fewer.
         exact: bool [Q], as in `SearchResult`.
         guaranteed_radius: int32 [Q], as in `SearchResult`.
-        feature_distances: float64 [Q, K], NaN where there are fewer; None in the coarse stage.
+        feature_distances: float64 [Q, K], NaN where there are fewer, or an image has no feature;
+            None in the coarse stage.
         pool_size: int32 [Q], rows that the fine stage ranked; None in the coarse stage.
         tie_whole: bool [Q], whether the pool holds the whole last tie; None in the coarse stage.
     """
@@ -87,8 +88,8 @@ def search_batch(
     words = codes.to_words(packed, encoder.bits)
     given: dict[str, Any] = {
         "encoder": encoder.name,
-        "k": k,
-        "radius": radius,
+        "k": bounded(k),
+        "radius": bounded(radius),
         "labels": list(labels) if labels else None,
         "metadata": Jsonb(dict(metadata)) if metadata else None,
         "max_candidates": max_candidates,
@@ -108,7 +109,7 @@ def search_batch(
     texts = list(map(vector_text, features))
     for number, part in enumerate(parts):
         part["features"] = texts[number * AT_ONCE : (number + 1) * AT_ONCE]
-    given |= {"pool": pool, "pool_max": pool_max, "metric": metric}
+    given |= {"pool": bounded(pool), "pool_max": bounded(pool_max), "metric": metric}
     return _fine(connection, [part | given for part in parts], k)
 
 

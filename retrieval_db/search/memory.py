@@ -132,6 +132,7 @@ class MemorySource:
         packed = self._packed(np.array([query.words], dtype=np.int64))
         with translated(self.connection):
             if choose_stage(self.connection, self.encoder, query, stage) == "fine":
+                pool = max(pool, k or 0)
                 most = 10 * pool if pool_max is None else pool_max
                 _check_fine(pool, most, metric)
                 _check(pool, radius)
@@ -363,4 +364,7 @@ def _check_fine(pool: int, pool_max: int, metric: str) -> None:
     if metric not in get_args(Metric):
         raise UsageError(f"metric is 'cosine' or 'l2', not {metric!r}.")
     if pool_max < pool:
-        raise UsageError(f"pool_max ({pool_max}) is smaller than pool ({pool}).")
+        raise UsageError(
+            f"pool_max ({pool_max}) is smaller than the pool ({pool}). The pool holds pool images, "
+            "and at least k."
+        )

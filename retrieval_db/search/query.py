@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import codes, photos
 from ..codes import Words
 from ..database import Connection
-from ..encoders import Encoder, StoredEncoder
+from ..encoders import Encoder, StoredEncoder, takes_features
 from ..errors import UnknownImage, WrongWidth
 from ..sql import queries
 
@@ -93,9 +93,8 @@ def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> 
 
 
 def _stored_query(connection: Connection, row: tuple[Any, ...]) -> Query:
-    table = connection.execute("SELECT to_regclass('image_features')").fetchone()
     feature = None
-    if table is not None and table[0] is not None:
+    if takes_features(connection):
         found = connection.execute(SQL["feature_of"], [row[0]]).fetchone()
         feature = None if found is None else np.array(found[0], dtype=np.float32)
     return Query((row[2], row[3], row[4], row[5]), feature)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from psycopg.types.json import Jsonb
 
 from ..database import Connection, translated
-from ..encoders import StoredEncoder
+from ..encoders import StoredEncoder, takes_features
 from ..errors import MissingExtension, UsageError
 from ..sql import queries
 from .query import Query, check_feature, vector_text
@@ -20,6 +20,8 @@ SQL = queries("search")
 Stage = Literal["auto", "coarse", "fine"]
 Metric = Literal["cosine", "l2"]
 SearchSource = Literal["database", "memory"]
+
+MOST = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Hit:
         path: as stored.
         label: or None.
         distance: Hamming distance to the query, in bits.
-        feature_distance: cosine or L2 distance of the features; None in the coarse stage.
+        feature_distance: cosine or L2 distance of the features; None in the coarse stage, and
+            for an image without a feature.
     """
 
     rank: int
@@ -107,9 +110,10 @@ def search(
         labels: only images with one of these labels.
         metadata: only images whose metadata contain this (`jsonb @>`).
         stage: `coarse` ranks by Hamming distance, `fine` ranks the `pool` nearest codes by
-            feature distance; `auto` is fine where the query and the images have features.
-        pool, pool_max: size of the pool, and its limit when the last tie makes it grow
-            (default 10 × pool).
+            feature distance, those of images without a feature last; `auto` is fine where the
+            query has a feature and any image has one.
+        pool, pool_max: size of the pool, which is never below `k`, and its limit when the last
+            tie makes it grow (default 10 × pool).
         metric: of the fine stage.
         max_candidates, max_ms: a budget; when it is spent, the best answer so far comes back
             with `exact` false.
@@ -124,8 +128,8 @@ def search(
     parameters: dict[str, Any] = {
         "encoder": encoder.name,
         **{f"q{number}": word for number, word in enumerate(query.words, start=1)},
-        "k": k,
-        "radius": radius,
+        "k": bounded(k),
+        "radius": bounded(radius),
         "labels": list(labels) if labels else None,
         "metadata": Jsonb(dict(metadata)) if metadata else None,
         "max_candidates": max_candidates,
@@ -135,12 +139,17 @@ def search(
         assert query.feature is not None
         parameters |= {
             "feature": vector_text(query.feature),
-            "pool": pool,
-            "pool_max": pool_max,
+            "pool": bounded(pool),
+            "pool_max": bounded(pool_max),
             "metric": metric,
         }
         return _fine(connection, encoder, parameters)
     return _coarse(connection, encoder, parameters)
+
+
+def bounded(number: int | None) -> int | None:
+    """A number of images or bits as the SQL functions take it: beyond, nothing changes."""
+    return None if number is None else max(-MOST, min(number, MOST))
 
 
 def choose_stage(
@@ -154,14 +163,13 @@ def choose_stage(
     """
     if stage == "coarse" or (stage == "auto" and query.feature is None):
         return "coarse"
-    table = connection.execute("SELECT to_regclass('image_features')").fetchone()
-    there = table is not None and table[0] is not None
+    there = filled = takes_features(connection)
     if there:
         with translated(connection):
             row = connection.execute(SQL["has_feature"], [encoder.id]).fetchone()
         filled = row is not None and bool(row[0])
     if stage == "auto":
-        return "fine" if there and filled else "coarse"
+        return "fine" if filled else "coarse"
     if not there:
         raise MissingExtension(
             "The fine stage needs pgvector 0.7 or later in the database: install it there and "
@@ -203,7 +211,8 @@ def _fine(
     milliseconds = (time.perf_counter() - started) * 1000
     if not rows:
         # Nothing to rank: the coarse stage says how far that is certain.
-        empty = _coarse(connection, encoder, parameters | {"k": parameters["pool"]})
+        pool = max(parameters["pool"], parameters["k"] or 0)
+        empty = _coarse(connection, encoder, parameters | {"k": pool})
         return SearchResult(
             (),
             encoder.name,

@@ -50,3 +50,6 @@ DELETE FROM encoders WHERE id = %s
 SELECT encoder.name, count(image.id)
 FROM encoders AS encoder LEFT JOIN images AS image ON image.encoder_id = encoder.id
 GROUP BY encoder.name
+
+-- name: has_features_table
+SELECT to_regclass('image_features') IS NOT NULL

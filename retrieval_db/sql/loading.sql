@@ -47,9 +47,6 @@ ON CONFLICT (encoder_id, path) DO UPDATE SET
     content_sha256 = coalesce(excluded.content_sha256, image.content_sha256),
     metadata = coalesce(excluded.metadata, image.metadata)
 
--- name: has_features_table
-SELECT to_regclass('image_features') IS NOT NULL
-
 -- name: delete_stale_features
 -- A code that changes without a new feature came from another image content.
 DELETE FROM image_features AS feature

@@ -68,7 +68,7 @@ LEFT JOIN (
            CASE %(metric)s WHEN 'l2' THEN stored.feature <-> %(feature)s::halfvec
                            ELSE stored.feature <=> %(feature)s::halfvec END AS away
     FROM unnest(%(ids)s::bigint[], %(distances)s::integer[]) AS hit (id, distance)
-    JOIN image_features AS stored ON stored.image_id = hit.id
+    LEFT JOIN image_features AS stored ON stored.image_id = hit.id
     ORDER BY away, hit.distance, hit.id
     LIMIT %(k)s
 ) AS ranked ON true

@@ -12,7 +12,7 @@ ORDER BY hit.rank
 SELECT rank, image_id, path, label, distance, feature_distance,
        pool_exact, guaranteed_radius, pool_size, coalesce(tie_whole, true)
 FROM search_images(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(feature)s::halfvec,
-                   coalesce(%(k)s, 2147483647), %(radius)s, %(labels)s, %(metadata)s,
+                   %(k)s, %(radius)s, %(labels)s, %(metadata)s,
                    %(pool)s, %(pool_max)s, %(metric)s, %(max_candidates)s, %(max_ms)s)
 
 -- name: image_by_id
@@ -59,12 +59,13 @@ CROSS JOIN LATERAL (
            bool_and(pool_exact) AS pool_exact, min(guaranteed_radius) AS guaranteed_radius,
            bool_and(tie_whole) AS tie_whole
     FROM search_images(%(encoder)s, query.q1, query.q2, query.q3, query.q4,
-                       query.feature::halfvec, coalesce(%(k)s, 2147483647), %(radius)s, %(labels)s,
+                       query.feature::halfvec, %(k)s, %(radius)s, %(labels)s,
                        %(metadata)s, %(pool)s, %(pool_max)s, %(metric)s, %(max_candidates)s, NULL)
 ) AS fine
 LEFT JOIN LATERAL (
     SELECT run.exact, run.guaranteed_radius
-    FROM run_search(%(encoder)s, query.q1, query.q2, query.q3, query.q4, %(pool)s, %(radius)s,
+    FROM run_search(%(encoder)s, query.q1, query.q2, query.q3, query.q4, greatest(%(pool)s, %(k)s),
+                    %(radius)s,
                     %(labels)s, %(metadata)s, %(max_candidates)s, NULL, 0) AS run
     WHERE fine.ids IS NULL
     OFFSET 0  -- or the planner would search for every query, and only then look at the condition
