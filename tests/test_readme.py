@@ -64,14 +64,13 @@ def make_old_files(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with photos, untrained weights, and an embedded server of its own."""
-    pytest.importorskip("torch", reason="the extra `encoder` is not installed")
-    from safetensors.torch import save_file
+    torch = pytest.importorskip("torch", reason="the extra `encoder` is not installed")
     from torchvision.models import mobilenet_v2
 
     folder = tmp_path_factory.mktemp("readme")
     make_photos(folder / "photos")
     make_old_files(folder)
-    save_file(mobilenet_v2().state_dict(), folder / "mobilenet_v2.safetensors")
+    torch.save(mobilenet_v2().state_dict(), folder / "mobilenet_v2-7ebf99e0.pth")
     # As root the server runs as another user, who cannot enter pytest's folders.
     home = Path(tempfile.mkdtemp(prefix="retrieval-test-"))
     home.chmod(0o755)
