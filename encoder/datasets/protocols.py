@@ -26,7 +26,8 @@ class Split:
         protocol: its name.
         train, database, query: int64 indices into the data set, ascending.
         k: the ranks that mAP looks at; None for the whole ranking.
-        denominator: what the sum of precisions is divided by, as in `retrieval_db.metrics`.
+        denominator: what the sum of precisions is divided by; see
+            `retrieval_db.evaluation.metrics`.
         note: one sentence for tables: what was trained on, searched in and asked.
     """
 

@@ -28,7 +28,7 @@ def has_cuda() -> bool:
 class TorchIndex:
     """Brute force on a device; a `retrieval_db.search.flat.FlatIndex`.
 
-        from retrieval_db.encoder.flat import TorchIndex
+        from retrieval_db.encoder.devices.flat import TorchIndex
 
         db.memory_source("itq128", index=TorchIndex)
 

@@ -4,7 +4,7 @@ Every row is compared with the query, so the answer is exact; of equal distances
 comes first. Rows are in the order of their ids, so that is the rule of the database, too.
 
 `NumPyIndex` needs nothing else; `FaissIndex` is faster where FAISS is installed; an encoder's
-machine may have a third one for CUDA (`retrieval_db.encoder.flat`).
+machine may have a third one for CUDA (`retrieval_db.encoder.devices.flat`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FlatIndex(Protocol):
 
     @property
     def name(self) -> str:
-        """What does the work: `numpy`, `faiss`, `cuda`."""
+        """What does the work: `numpy`, `faiss`, `torch on cuda`."""
 
     def nearest(
         self,
