@@ -33,10 +33,8 @@ NAME = "clothing"
 PAGE = study.ROOT / "docs" / "evaluation.md"
 BEGIN = "<!-- written by python -m benchmarks.clothing -->"
 
-WEIGHTS = "mobilenet_v2_imagenet.safetensors"
 INPUT_SIZE = 225
 STORED = "benchmark-clothing"
-TABLE_POOLS = (50, 100, 200, 400, 1000)
 SEEDS = (0, 1, 2)
 POOLS = (20, 50, 100, 200, 400)
 NEIGHBOURS = 10

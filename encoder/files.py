@@ -16,7 +16,7 @@ def home_folder(folder: Path | None = None) -> Path:
     if folder is not None:
         return folder
     home = os.environ.get("RETRIEVAL_DB_HOME")
-    return Path(home) if home else Path(platformdirs.user_cache_dir("retrieval-db"))
+    return Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("retrieval-db"))
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -48,9 +47,8 @@ def network_key(encoder: Encoder) -> Hashable:
     backbone = getattr(encoder, "backbone", None)
     if backbone is None:
         return encoder.fingerprint
-    # A trained backbone has no file of its own whose hash is known.
-    weights = backbone.sha256 or _sha256(backbone.module.state_dict())
-    return backbone.name, weights, *(getattr(encoder, name) for name in ("preprocess", "precision"))
+    settings = (getattr(encoder, name) for name in ("preprocess", "precision"))
+    return backbone.name, backbone.weights_sha256(), *settings
 
 
 def respond(
@@ -111,13 +109,6 @@ def respond(
     return Responses(
         np.array(kept, dtype=np.int64), np.concatenate(values), tuple(hashes), tuple(skipped)
     )
-
-
-def _sha256(state: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        digest.update(key.encode() + state[key].float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _values(encoder: Encoder | FeatureExtractor, batch: NDArray[Any]) -> NDArray[np.float32]:

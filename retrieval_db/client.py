@@ -264,7 +264,8 @@ class Database(AbstractContextManager["Database"]):
         before = stored.root
         if root is not None:
             place = encoding.stored_root(root)
-            stored = encoders.rooted(self.connection, stored, place, moved=True)
+            with translated(self.connection):
+                stored = encoders.rooted(self.connection, stored, place, moved=True)
         if features is None:
             features = encoders.takes_features(self.connection)
         report = indexing.index(

@@ -105,6 +105,16 @@ def test_the_library_in_one_call(database_url: str, filled: tuple[CodeSet, Store
             db.evaluate(replace(items, fingerprint="another"), encoder="example")
 
 
+def test_health_of_wide_chunks(database_url: str) -> None:
+    """A chunk may be as wide as 31 bits; its buckets are counted without a counter for each."""
+    with connect(database_url) as db:
+        items = code_set(np.array([[0] * 8, [0] * 7 + [1], [255] * 8], np.uint8), 64)
+        loading.load(db.connection, items)
+        db.tune(widths=[31, 31, 2])
+        found = db.health("example")
+    assert (found.chunks, found.largest_bucket, found.distinct) == ((31, 31, 2), 2, 3)
+
+
 def labels_of(items: CodeSet) -> NDArray[np.intp]:
     """The rows with a label."""
     return np.flatnonzero([label is not None for label in items.labels or ()])

@@ -62,9 +62,11 @@ class Recipe:
         for bits in self.bits:
             parse_spec(method.name, bits)
             method.settings(bits, self.options)
-        for name in ("epochs", "batch_size", "learning_rate"):
+        for name in ("epochs", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name.replace('_', ' ')} must be more than 0.")
+        if self.batch_size < 2:
+            raise UsageError("A batch has at least 2 images: they are normalised together.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"Unknown precision {self.precision!r}: {', '.join(PRECISIONS)}.")
         if self.optimizer not in ("sgd", "adamw"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +44,15 @@ class Backbone:
             "published": self.published,
             "sha256": self.sha256,
         }
+
+    def weights_sha256(self) -> str:
+        """Of the weights' file; where there is none, as after a training, of the weights."""
+        if self.sha256 is not None:
+            return self.sha256
+        digest = hashlib.sha256()
+        for key, value in sorted(self.module.state_dict().items()):
+            digest.update(key.encode() + value.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load(

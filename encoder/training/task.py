@@ -223,8 +223,10 @@ class _Task:
                 PixelSource(other.images, base.preprocess, device),
                 _number_as(data, other.rows, classes),
             )
+        beginning = None if _untrained(base) else base.backbone.weights_sha256()
         body = _fresh(base, source, recipe)
-        settled = base.backbone.to_config(), base.preprocess.to_config(), base.device
+        described = base.backbone.to_config() | {"sha256": beginning}
+        settled = described, base.preprocess.to_config(), base.device
         told = (
             checkpoint.canonical_json(settled).encode() + found.sha256.tobytes() + numbers.tobytes()
         )

@@ -21,6 +21,8 @@ SQL = queries("evaluation")
 BLOCK = 100_000
 # Without a layout, buckets are counted on chunks of so many bits, as the migrations make them.
 CHUNK = 16
+# Chunks of up to so many bits have a counter for each value, of more one for each value met.
+COUNTED = 20
 
 # A bit that is 1, or 0, for more of the images than this says next to nothing (entropy < .15).
 DEAD = 0.98
@@ -144,7 +146,7 @@ def _look(
     chunks: Sequence[int] | None,
 ) -> Health:
     widths = tuple(chunks or [min(CHUNK, bits - start) for start in range(0, bits, CHUNK)])
-    buckets = [np.zeros(1 << width, dtype=np.int64) for width in widths]
+    buckets = [_Buckets(width) for width in widths]
     ones, pairs = np.zeros(bits), np.zeros((bits, bits))
     images = distinct = largest = 0
     for packed, counts in blocks:
@@ -158,7 +160,7 @@ def _look(
         distinct += len(packed)
         largest = max(largest, int(counts.max()))
         for bucket, values in zip(buckets, _chunk_values(unpacked, widths), strict=True):
-            np.add.at(bucket, values, counts)
+            bucket.add(values, counts)
     if not images:
         raise UsageError("There are no codes to look at.")
     mean = ones / images
@@ -180,11 +182,34 @@ def _look(
         "effective_bits": _effective(covariance),
         "distinct": distinct,
         "largest_group": largest,
-        "largest_bucket": max(int(bucket.max()) for bucket in buckets),
+        "largest_bucket": max(bucket.largest() for bucket in buckets),
         "chunks": widths,
     }
     verdict, findings = _judge(found)
     return Health(**found, verdict=verdict, findings=findings)
+
+
+class _Buckets:
+    """How many rows have each value of a chunk."""
+
+    def __init__(self, width: int) -> None:
+        self._counters = np.zeros(1 << width, dtype=np.int64) if width <= COUNTED else None
+        self._values: list[NDArray[np.uint32]] = []
+        self._counts: list[NDArray[np.int64]] = []
+
+    def add(self, values: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        if self._counters is not None:
+            np.add.at(self._counters, values, counts)
+        else:
+            self._values.append(values.astype(np.uint32))
+            self._counts.append(counts)
+
+    def largest(self) -> int:
+        """How many rows the fullest bucket has, once there are any."""
+        if self._counters is not None:
+            return int(self._counters.max())
+        _, place = np.unique(np.concatenate(self._values), return_inverse=True)
+        return int(np.bincount(place, np.concatenate(self._counts)).max())
 
 
 def _chunk_values(

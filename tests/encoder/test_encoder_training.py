@@ -94,6 +94,30 @@ def test_the_same_seed_gives_the_same_encoder(trained: training.Trained) -> None
     assert other.encoders[0].fingerprint != prints[0]
 
 
+def test_a_state_of_other_weights_is_refused(trained: training.Trained, tmp_path: Path) -> None:
+    """Also where the weights come from encoders, which no file's hash tells apart."""
+    other = train_network(coloured(48), replace(FEW, seed=1, epochs=1))
+    files = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
+    encoder.save(trained.encoders[0], files[0])
+    encoder.save(other.encoders[0], files[1])
+    state = tmp_path / "small.state"
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    def go_on(file: Path, **options: Any) -> training.Trained:
+        data, base = coloured(48), training.unfitted("cifar", weights=file, device="cpu")
+        return training.train(
+            data, every(data), base, FEW, name="small", frozen=False, state=state, **options
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on(files[0], watch=Watch(epoch=stop))
+    with pytest.raises(UsageError, match="other settings or images"):
+        go_on(files[1], resume=True)
+    assert len(go_on(files[0], resume=True).curve) == 2
+
+
 def test_an_interrupted_training_goes_on_to_the_same_encoder(
     trained: training.Trained, tmp_path: Path
 ) -> None:
@@ -292,6 +316,12 @@ def test_features_are_computed_once(
         block.write_bytes(b"damaged")
     again = extract(backbone, data.images, np.arange(12), cache_dir=tmp_path)
     np.testing.assert_array_equal(again.features, first.features)
+    for block in tmp_path.rglob("*.npz"):
+        content = bytearray(block.read_bytes())
+        content[len(content) // 2] ^= 1
+        block.write_bytes(content)
+    again = extract(backbone, data.images, np.arange(12), cache_dir=tmp_path)
+    np.testing.assert_array_equal(again.features, first.features)
 
 
 class Broken(Pixels):
@@ -459,6 +489,7 @@ def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
         ({"options": {"margine": 1.0}}, "no option 'margine'; those it has: scale, margin"),
         ({"method": "latent_ce", "options": {"m": 1.0}}, "those it has: nested"),
         ({"epochs": 0}, "epochs must be more than 0"),
+        ({"batch_size": 1}, "at least 2 images"),
         ({"learning_rate": -1.0}, "learning rate must be"),
         ({"precision": "float16"}, "float32, bfloat16"),
         ({"optimizer": "lion"}, "sgd, adamw"),
