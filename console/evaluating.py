@@ -148,6 +148,8 @@ def query_set(
         UsageError: none of these, or nothing is left.
     """
     queries = asking.queries
+    if queries.isdecimal() and int(queries) < 1:
+        raise UsageError("--queries draws at least 1 row.")
     if queries.isdecimal():
         asked = query_sets.drawn(db.connection, stored, int(queries), seed=asking.seed)
     elif Path(queries).is_dir():

@@ -54,8 +54,9 @@ class Evaluated:
         Path | None, typer.Option("--root", help="Where a list's names, or downloads, are.")
     ] = None
     protocol: Annotated[
-        str, typer.Option(help="cvprw15, cifar10-5k, unseen or full; with --data.")
-    ] = "full"
+        str | None,
+        typer.Option(help="With --data: cvprw15, cifar10-5k, unseen or full (default: full)."),
+    ] = None
     validation: Annotated[
         bool,
         typer.Option(
@@ -63,17 +64,19 @@ class Evaluated:
         ),
     ] = False
     queries: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="FOLDER|FILE.npz|N",
             help="For the live table: photos in folders of their labels, codes, or N labelled "
-            "rows.",
+            "rows (default: 1000).",
         ),
-    ] = "1000"
+    ] = None
     seed: Annotated[int, typer.Option(help="Of the rows, classes or images that are drawn.")] = 0
 
 
 DEFAULT_K = 1000
+DEFAULT_QUERIES = "1000"
+DEFAULT_PROTOCOL = "full"
 
 
 @grouped
@@ -93,9 +96,10 @@ def evaluate(
         EvaluatedStage,
         typer.Option(help="fine, exhaustive: each pool beside the float search; live table only."),
     ] = EvaluatedStage.coarse,
-    pools: Annotated[str, typer.Option(help="Of --stage fine, with commas.")] = ",".join(
-        map(str, POOLS)
-    ),
+    pools: Annotated[
+        str | None,
+        typer.Option(help=f"Of --stage fine, with commas (default: {','.join(map(str, POOLS))})."),
+    ] = None,
     baselines: Annotated[
         bool | None,
         typer.Option(help="cosine and ITQ of the same features (default: for unseen)."),
@@ -110,8 +114,10 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure how good the answers are: mAP, precision@k, precision–recall; ties in expectation."""
+    if pools is not None and stage is not EvaluatedStage.fine:
+        raise UsageError("--pools goes with --stage fine.")
     if evaluated.data is None:
-        asking = _asking(evaluated, network, device)
+        asking = _asking(evaluated, network, device, baselines)
         rank = _whole(DEFAULT_K if k is None else k)
         with opened(database) as db:
             stored = _stored(db, evaluated.encoder)
@@ -170,8 +176,32 @@ def health(
     scores.healths(found, as_json=as_json)
 
 
-def _asking(evaluated: Evaluated, network: Network, device: Device) -> evaluating.Asking:
-    return evaluating.Asking(evaluated.queries, evaluated.seed, network.weights, device.value)
+def _asking(
+    evaluated: Evaluated, network: Network, device: Device, baselines: bool | None = None
+) -> evaluating.Asking:
+    """How the live table is asked.
+
+    Raises:
+        UsageError: options that only a data set has a use for.
+    """
+    given = {
+        "--root": evaluated.root,
+        "--protocol": evaluated.protocol,
+        "--validation": evaluated.validation or None,
+        "--baselines": baselines,
+        "--backbone": network.backbone,
+        "--input-size": network.input_size,
+        "--mean": network.mean,
+        "--std": network.std,
+        "--flip": network.flip or None,
+    }
+    if useless := [option for option, value in given.items() if value is not None]:
+        raise UsageError(
+            f"Without --data the live table is asked, which has no use for {', '.join(useless)}: "
+            "add --data, or leave that out."
+        )
+    queries = DEFAULT_QUERIES if evaluated.queries is None else evaluated.queries
+    return evaluating.Asking(queries, evaluated.seed, network.weights, device.value)
 
 
 def _in_memory(
@@ -188,9 +218,12 @@ def _in_memory(
     if not evaluated.encoder:
         raise UsageError("Name an encoder: a file, a stored one, or a method such as itq64.")
     assert evaluated.data is not None
+    if evaluated.queries is not None:
+        raise UsageError("--queries asks the live table; with --data the protocol has its queries.")
+    protocol = evaluated.protocol or DEFAULT_PROTOCOL
     seed = evaluated.seed
     data: Dataset = datasets.open_data(evaluated.data, evaluated.root)
-    split: Split = datasets.protocol(data, evaluated.protocol, seed)
+    split: Split = datasets.protocol(data, protocol, seed)
     if evaluated.validation:
         split = datasets.validation(data, split, seed)
     candidates: list[Encoder] = []
@@ -200,7 +233,7 @@ def _in_memory(
         data,
         split,
         k=split.k if k is None else _whole(k),
-        baselines=evaluated.protocol == "unseen" if baselines is None else baselines,
+        baselines=protocol == "unseen" if baselines is None else baselines,
         look=look,
         say=note,
     )
@@ -217,12 +250,14 @@ def _whole(k: int) -> int | None:
     return k or None
 
 
-def _pools(text: str) -> list[int]:
+def _pools(text: str | None) -> Sequence[int]:
     """Sizes of pools, with commas between.
 
     Raises:
         UsageError: something else.
     """
+    if text is None:
+        return POOLS
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError as error:
