@@ -50,9 +50,7 @@ MeanOption = Annotated[
 StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
 FlipOption = Annotated[
     bool,
-    typer.Option(
-        "--flip", help="Encode photos together with their mirror images: better; twice the work."
-    ),
+    typer.Option("--flip", help="Mirrored copies get the same code; twice the work."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
 

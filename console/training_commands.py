@@ -45,7 +45,10 @@ def train(
     ] = "orthohash",
     bits: Annotated[str, typer.Option(help="Code lengths, with commas: trained together.")] = "64",
     backbone: Annotated[
-        str, typer.Option(help="A torchvision network, or cifar for images of 32 pixels.")
+        str,
+        typer.Option(
+            help="A torchvision network; for images of 32 pixels cifar, cifar_medium, cifar_large."
+        ),
     ] = "mobilenet_v2",
     frozen: Annotated[
         bool, typer.Option("--frozen", help="Compute features once, and train heads only.")
@@ -70,7 +73,9 @@ def train(
     ] = False,
     protocol: Annotated[
         str | None,
-        typer.Option(help="Train on this protocol's training images (default: all of them)."),
+        typer.Option(
+            help="Train on this protocol's training images (default: the split `train`, or all)."
+        ),
     ] = None,
     validation: Annotated[
         float, typer.Option(min=0, max=0.5, help="Share to hold out and watch, such as 0.1.")
@@ -78,7 +83,9 @@ def train(
     name: Annotated[
         str | None, typer.Option(help="Of the encoder; NAME-L with several widths.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same encoder.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Of protocol, first weights, order, cuts and targets.")
+    ] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
     ] = False,
