@@ -195,7 +195,7 @@ def only(connection: Connection) -> StoredEncoder:
             "The database holds no codes yet. `retrieval-db index PHOTOS/` fills it."
         )
     names = ", ".join(encoder.name for encoder in stored)
-    raise UnknownEncoder(f"Several encoders are stored; choose with --encoder: {names}.")
+    raise UnknownEncoder(f"Several encoders are stored; name one of: {names}.")
 
 
 def stored_encoders(connection: Connection) -> list[StoredEncoder]:

@@ -437,7 +437,7 @@ class TestEncoders:
         outcome = command.succeed("index", folder, "-e", "mine")
         assert "Using the stored encoder 'mine'" in outcome.err
         outcome = command.run("search", "--code", "00" * 8)
-        assert "choose with --encoder: mine, phash64" in outcome.err
+        assert "name one of: mine, phash64" in outcome.err
         outcome = command.run("encoders", "remove", "mine", stdin=b"n\n")
         assert outcome.code == 1
         outcome = command.succeed("encoders", "remove", "mine", stdin=b"y\n")

@@ -135,7 +135,7 @@ def test_the_command(db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.code == 1
     assert "no codes yet" in outcome.err
     fill(db)
-    assert "choose with --encoder" in command.run("legacy-view").err
+    assert "name one of: " in command.run("legacy-view").err
     outcome = command.succeed("legacy-view", "old one's")
     assert "The view 'img' shows the images of \"old one's\"." in outcome.err
     assert db.connection.execute("SELECT count(*) FROM img").fetchone() == (400,)
