@@ -17,6 +17,13 @@ from .screen import note
 
 INTERRUPTED = 130
 
+KEPT = "What was written is kept; the same command continues."
+AFTER_CTRL_C = {
+    "index": KEPT,
+    "load": KEPT,
+    "train": "The same command with --resume continues.",
+}
+
 
 class Commands(typer.core.TyperGroup):
     """The program's commands: exit code 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
@@ -31,7 +38,7 @@ class Commands(typer.core.TyperGroup):
                 raise
             _fail(error)
         except KeyboardInterrupt:
-            note("Interrupted. What was written is kept; the same command continues.")
+            note(f"Interrupted. {AFTER_CTRL_C.get(ctx.invoked_subcommand, '')}".rstrip())
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of our output left, as `head` does.

@@ -202,6 +202,31 @@ class TestExitCodes:
         assert process.returncode == 0, err
         assert b"phash64" in out
 
+    @pytest.mark.parametrize(
+        ("stopped", "arguments", "message"),
+        [
+            ("formats_commands.open_source", ["load", "a.npz"], "the same command continues."),
+            ("training_choices.need_torch", ["train"], "same command with --resume continues."),
+            ("reports.encoders", ["encoders", "list"], "Interrupted."),
+        ],
+    )
+    def test_ctrl_c_tells_what_continues(
+        self,
+        url: str,
+        stopped: str,
+        arguments: list[str],
+        message: str,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def stop(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(f"retrieval_db.console.{stopped}", stop)
+        more = ["--data", folder, "-o", folder / "e.safetensors"] if "train" in arguments else []
+        outcome = command.run(*arguments, *more)
+        assert (outcome.code, outcome.err.rstrip().endswith(message)) == (130, True), outcome
+
 
 class TestQueries:
     """Everything that can be looked for, and how it is said."""
