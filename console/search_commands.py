@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from retrieval_db.duplicates import default_radius
+from retrieval_db.errors import UsageError
 
 from . import answering, querying
 from . import duplicates as near_duplicates
@@ -62,8 +63,8 @@ def search(
         int, typer.Option(min=1, help="Codes that the fine stage ranks; at least K.")
     ] = 200,
     metric: Annotated[Metric, typer.Option(help="Of the fine stage.")] = Metric.cosine,
-    max_candidates: Annotated[int | None, typer.Option(help="A budget of rows.")] = None,
-    max_ms: Annotated[float | None, typer.Option(help="A budget of time.")] = None,
+    max_candidates: Annotated[int | None, typer.Option(min=1, help="A budget of rows.")] = None,
+    max_ms: Annotated[float | None, typer.Option(min=0.001, help="A budget of time.")] = None,
     source: Annotated[
         Source, typer.Option(help="`memory` reads all codes once, then compares each of them.")
     ] = Source.database,
@@ -86,6 +87,8 @@ def search(
     containing = querying.metadata(metadata)
     for file in filter(None, (out, html, sheet)):
         check_writable(file)
+    if sheet and sheet.suffix.lower() != ".png":
+        raise UsageError(f"A contact sheet is a PNG: --sheet {sheet.with_suffix('.png')}")
     with opened(database) as db:
         wanted = querying.Wanted(
             photos=tuple(photos_ or ()),
