@@ -183,6 +183,17 @@ class TestWhatIsThere:
             assert hit.path == str(folder / "b.png")
             assert hit.feature_distance == pytest.approx(0, abs=1e-3)
 
+    def test_features_that_are_missing_are_filled_in(self, database_url: str, folder: Path) -> None:
+        with retrieval_db.connect(database_url) as db:
+            first = db.index(folder, encoder=Featured(), features=False)
+            again = db.index(folder, encoder=Featured(), features=False)
+            assert (again.updated, again.unchanged) == (0, first.inserted)
+            filled = db.index(folder, encoder=Featured())
+            assert (filled.inserted, filled.updated) == (0, first.inserted)
+            assert db.index(folder, encoder=Featured()).unchanged == first.inserted
+            count = db.connection.execute("SELECT count(*) FROM image_features").fetchone()
+        assert count == (first.inserted,)
+
 
 class Featured:
     """A perceptual hash with features, so that the fine stage needs no network."""

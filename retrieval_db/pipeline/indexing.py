@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import photos
 from ..database import Connection, translated
 from ..encoders import SQL as ENCODERS
-from ..encoders import Encoder, StoredEncoder
+from ..encoders import Encoder, StoredEncoder, takes_features
 from ..loading import finish
 from ..photos import Item, Labels, Shard
 from ..sql import queries
@@ -80,7 +80,8 @@ def index(
         labels: gives the label of a file; None leaves labels as they are.
         shard: take only these images.
         prune: delete the rows under `folders` whose files are gone.
-        features: whether to store features, where there are any.
+        features: whether to store features, where there are any; also of images that were
+            stored without one.
         workers, processes: as in `encode_items`.
         progress: called with the number of files since the last call.
 
@@ -91,7 +92,8 @@ def index(
     root = None if stored.root is None else Path(stored.root)
     report = IndexReport(encoder.name)
     with translated(connection):
-        known = _Known(connection, stored)
+        with_features = features and encoder.feature_dim is not None
+        known = _Known(connection, stored, with_features and takes_features(connection))
         images = known.of(counted(wanted(items, root, labels, shard), report))
         with (
             BackgroundWriter(connection, stored, report.profile.write) as writer,
@@ -134,8 +136,9 @@ def stored_files(connection: Connection, stored: StoredEncoder) -> list[Item]:
 class _Known:
     """What is stored of an encoder's images already, asked for as they come."""
 
-    def __init__(self, connection: Connection, stored: StoredEncoder) -> None:
+    def __init__(self, connection: Connection, stored: StoredEncoder, with_features: bool) -> None:
         self._connection = connection
+        self._query = SQL["known_with_features" if with_features else "known"]
         self._encoder = stored.id
         row = connection.execute(ENCODERS["any_image"], [stored.id]).fetchone()
         self._any = row is not None and bool(row[0])
@@ -149,7 +152,7 @@ class _Known:
             return
         while part := list(islice(images, ASK)):
             names = [one.name for one in part if isinstance(one, Wanted)]
-            rows = self._connection.execute(SQL["known"], [self._encoder, names]).fetchall()
+            rows = self._connection.execute(self._query, [self._encoder, names]).fetchall()
             stored = {name: (digest, label) for name, digest, label in rows}
             for one in part:
                 if isinstance(one, Wanted) and one.name in stored:

@@ -3,6 +3,12 @@
 -- (encoder_id, path).
 SELECT path, content_sha256, label FROM images WHERE encoder_id = %s AND path = ANY (%s)
 
+-- name: known_with_features
+-- The same, where an image without a feature is one to be encoded anew.
+SELECT path, CASE WHEN EXISTS (SELECT FROM image_features WHERE image_id = images.id)
+                  THEN content_sha256 END, label
+FROM images WHERE encoder_id = %s AND path = ANY (%s)
+
 -- name: paths
 -- The next paths in the order of the unique key, to find those whose files are gone.
 SELECT path FROM images WHERE encoder_id = %s AND path > %s ORDER BY path LIMIT 10000
