@@ -260,6 +260,7 @@ class TestTars:
         "odd",
         [
             b'{"label": "hat", "score": NaN}',
+            b'{"label": "hat", "score": 1e200000}',
             b'{"label": "hat", "text": "\\u0000"}',
             b'{"label": "\\ud800"}',
             b'{"label": "hat", "tree": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
