@@ -89,4 +89,8 @@ def _origin(result: Result) -> str:
     if "postgresql" in result:
         versions.insert(0, f"PostgreSQL {result['postgresql']}")
     place = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
-    return f"`{result['command']}`, {result['date']}; " + "; ".join([place, *versions])
+    # Lines of one table may have been measured by several commands; the file's own is the last.
+    lines = result.get("lines", [])
+    commands = dict.fromkeys(line["command"] for line in lines if "command" in line)
+    told = ", ".join(f"`{command}`" for command in commands or [result["command"]])
+    return f"{told}, {result['date']}; " + "; ".join([place, *versions])

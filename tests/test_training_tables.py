@@ -40,7 +40,10 @@ def test_tables_from_result_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for seed, value in ((0, 0.5), (1, 0.7))
     ]
     lines.append({"protocol": "unseen", "method": "baselines", "seed": 0, "map": {"cosine": 0.65}})
-    lines = [line | {"commit": "abc"} for line in lines]
+    lines = [
+        line | {"commit": "abc", "command": f"python -m it --methods {line['method']}"}
+        for line in lines
+    ]
     write("frozen-x", {"data": "D", "features": "F", "lines": lines})
     write(
         "cifar10-x",
@@ -71,6 +74,8 @@ def test_tables_from_result_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write("cifar10-z", {**heads, "whole": True})
     write("clothing-x", {"data": "C", "features": "F", "lines": [{"name": "n", "map": [0.5, 0.6]}]})
     text = "\n".join(training_tables.results_part())
+    # All commands that made its lines, not only the last one.
+    assert "`python -m it --methods itq`, `python -m it --methods baselines`, 2026-01-01" in text
     assert "| itq | .6000 ± .1000 | .6000 ± .1000 | 2 |" in text
     assert "| cosine (floats) |  | .6500 | 1 |" in text
     assert "| cifar, orthohash, 3 | 7 | .9123 | .9000 |" in text
