@@ -61,6 +61,10 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="At its highest.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    no_mirror: Annotated[
+        bool,
+        typer.Option("--no-mirror", help="Show the network no mirrored photos: for digits."),
+    ] = False,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=NUMBER", help="Of the method, such as margin=20."),
@@ -111,6 +115,7 @@ def train(
         epochs=epochs,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        mirror=False if no_mirror else None,
         options=training_choices.assignments(settings or []),
         precision=precision,
         seed=seed,

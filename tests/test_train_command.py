@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval_db.encoder.hashing.recipes import Recipe
+from retrieval_db.errors import UsageError
 from tests import command
 
 pytest.importorskip("torch", reason="the extra `encoder` is not installed")
@@ -107,6 +109,22 @@ def test_wrong_usage(
     assert outcome.code == code, outcome
     assert message in outcome.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "mirror"), [((), True), (("--no-mirror",), False)])
+def test_photos_that_a_mirror_would_change(
+    options: tuple[str, ...],
+    mirror: bool,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def seen(data: object, rows: object, base: object, recipe: Recipe, **_: object) -> None:
+        raise UsageError(f"mirrored: {recipe.mirror}")
+
+    monkeypatch.setattr("retrieval_db.encoder.training.train", seen)
+    outcome = train(folder, "--bits", 12, *options, "-o", tmp_path / "x.safetensors")
+    assert f"mirrored: {mirror}" in outcome.err
 
 
 def test_impossible_data(folder: Path, tmp_path: Path) -> None:
