@@ -40,6 +40,9 @@ class Commands(typer.core.TyperGroup):
         except KeyboardInterrupt:
             note(f"Interrupted. {AFTER_CTRL_C.get(ctx.invoked_subcommand, '')}".rstrip())
             raise typer.Exit(INTERRUPTED) from None
+        except UnicodeEncodeError as error:
+            # Bytes of the command line that are no UTF-8 come as surrogates.
+            _fail(UsageError(f"{error.object!r} is not UTF-8, as all that the database takes is."))
         except BrokenPipeError:
             # The reader of our output left, as `head` does.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

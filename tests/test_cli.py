@@ -138,6 +138,7 @@ class TestExitCodes:
             (2, ["encoders", "refit", "phash64"], "nothing to fit"),
             (2, ["encoders", "add", "no.safetensors"], "cannot be read"),
             (2, ["migrate", "--to", "7"], "no revision '7'"),
+            (2, ["search", "--id", "1", "--label", "\udcff"], "is not UTF-8"),
         ],
     )
     def test_wrong_commands(

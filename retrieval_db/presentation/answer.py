@@ -53,7 +53,8 @@ class Answer:
     def certificate(self) -> str:
         """What is guaranteed, in words."""
         result = self.result
-        upto = f"complete up to distance {result.guaranteed_radius}"
+        radius = result.guaranteed_radius
+        upto = f"complete up to distance {radius}" if radius >= 0 else "nothing was examined"
         if result.stage == "coarse":
             return "exact" if result.exact else upto
         pool = f"pool of {result.pool_size}"
