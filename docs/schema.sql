@@ -1310,7 +1310,8 @@ CREATE FUNCTION public.search_images(encoder text, q1 bigint, q2 bigint, q3 bigi
 DECLARE
     coarse record;
     -- One below the largest integer: the search is asked for one row beyond the pool.
-    wanted integer := least(greatest(search_images.pool, search_images.k), 2147483646);
+    wanted integer := least(greatest(search_images.pool, search_images.k), search_images.pool_max,
+                            2147483646);
     most integer := coalesce(search_images.pool_max, least(10::bigint * wanted, 2147483646));
     size integer;
     whole boolean := true;
@@ -1319,10 +1320,12 @@ BEGIN
         RAISE EXCEPTION 'metric is ''cosine'' or ''l2'', not %.', quote_literal(metric)
             USING ERRCODE = 'RD003';
     END IF;
-    IF most < wanted THEN
-        RAISE EXCEPTION 'pool_max (%) is smaller than the pool (%).', most, wanted
-            USING ERRCODE = 'RD003',
-                  HINT = 'The pool holds pool images, and at least k.';
+    IF pool < 1 THEN
+        RAISE EXCEPTION 'pool must be at least 1, not %.', pool USING ERRCODE = 'RD003';
+    END IF;
+    IF most < pool THEN
+        RAISE EXCEPTION 'pool_max (%) is smaller than pool (%).', most, pool
+            USING ERRCODE = 'RD003';
     END IF;
     -- That row tells whether the last tie is whole.
     SELECT * INTO coarse FROM run_search(

@@ -155,7 +155,12 @@ class TestFineStage:
     def test_wrong_queries(self, db: Database, items: retrieval_db.CodeSet) -> None:
         db.load(items)
         query = Query(codes.words_of(items.codes[0], 64), np.zeros(24, dtype=np.float32))
-        for options in ({"pool": 0}, {"pool": 9, "pool_max": 8}, {"metric": "l3"}):
+        for options in (
+            {"pool": 0},
+            {"pool": -3, "k": None},
+            {"pool": 9, "pool_max": 8},
+            {"metric": "l3"},
+        ):
             refused = []
             for source in ("database", "memory"):
                 with pytest.raises(UsageError) as caught:

@@ -1,4 +1,4 @@
-"""`search_images` ranks its whole pool, and a pool holds at least k images.
+"""`search_images` ranks its whole pool, and a pool holds at least k images if it may.
 
 Images without a feature come last, by Hamming distance; before, they were left out.
 """
@@ -29,7 +29,8 @@ AS $$
 DECLARE
     coarse record;
     -- One below the largest integer: the search is asked for one row beyond the pool.
-    wanted integer := least(greatest(search_images.pool, search_images.k), 2147483646);
+    wanted integer := least(greatest(search_images.pool, search_images.k), search_images.pool_max,
+                            2147483646);
     most integer := coalesce(search_images.pool_max, least(10::bigint * wanted, 2147483646));
     size integer;
     whole boolean := true;
@@ -38,10 +39,12 @@ BEGIN
         RAISE EXCEPTION 'metric is ''cosine'' or ''l2'', not %.', quote_literal(metric)
             USING ERRCODE = 'RD003';
     END IF;
-    IF most < wanted THEN
-        RAISE EXCEPTION 'pool_max (%) is smaller than the pool (%).', most, wanted
-            USING ERRCODE = 'RD003',
-                  HINT = 'The pool holds pool images, and at least k.';
+    IF pool < 1 THEN
+        RAISE EXCEPTION 'pool must be at least 1, not %.', pool USING ERRCODE = 'RD003';
+    END IF;
+    IF most < pool THEN
+        RAISE EXCEPTION 'pool_max (%) is smaller than pool (%).', most, pool
+            USING ERRCODE = 'RD003';
     END IF;
     -- That row tells whether the last tie is whole.
     SELECT * INTO coarse FROM run_search(

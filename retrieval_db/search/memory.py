@@ -132,15 +132,16 @@ class MemorySource:
         packed = self._packed(np.array([query.words], dtype=np.int64))
         with translated(self.connection):
             if choose_stage(self.connection, self.encoder, query, stage) == "fine":
-                pool = max(pool, k or 0)
-                most = 10 * pool if pool_max is None else pool_max
+                wanted = max(pool, k or 0)
+                most = 10 * wanted if pool_max is None else pool_max
                 _check_fine(pool, most, metric)
-                _check(pool, radius)
+                wanted = min(wanted, most)
+                _check(wanted, radius)
 
                 def attempt() -> SearchResult:
                     # One row beyond the largest pool tells whether the last tie is whole.
                     found = self._nearest(packed, most + 1, radius, labels, metadata)[0]
-                    return self._fine(query, _with_whole_tie(found, pool), k, most, metric)
+                    return self._fine(query, _with_whole_tie(found, wanted), k, most, metric)
             else:
                 _check(k, radius)
 
@@ -363,8 +364,7 @@ def _check(k: int | None, radius: int | None) -> None:
 def _check_fine(pool: int, pool_max: int, metric: str) -> None:
     if metric not in get_args(Metric):
         raise UsageError(f"metric is 'cosine' or 'l2', not {metric!r}.")
+    if pool < 1:
+        raise UsageError(f"pool must be at least 1, not {pool}.")
     if pool_max < pool:
-        raise UsageError(
-            f"pool_max ({pool_max}) is smaller than the pool ({pool}). The pool holds pool images, "
-            "and at least k."
-        )
+        raise UsageError(f"pool_max ({pool_max}) is smaller than pool ({pool}).")

@@ -112,8 +112,8 @@ def search(
         stage: `coarse` ranks by Hamming distance, `fine` ranks the `pool` nearest codes by
             feature distance, those of images without a feature last; `auto` is fine where the
             query has a feature and any image has one.
-        pool, pool_max: size of the pool, which is never below `k`, and its limit when the last
-            tie makes it grow (default 10 × pool).
+        pool, pool_max: size of the pool, or `k` if that is more; and the most that it holds,
+            also where the last tie makes it grow (default ten times as many).
         metric: of the fine stage.
         max_candidates, max_ms: a budget; when it is spent, the best answer so far comes back
             with `exact` false.
@@ -211,8 +211,7 @@ def _fine(
     milliseconds = (time.perf_counter() - started) * 1000
     if not rows:
         # Nothing to rank: the coarse stage says how far that is certain.
-        pool = max(parameters["pool"], parameters["k"] or 0)
-        empty = _coarse(connection, encoder, parameters | {"k": pool})
+        empty = _coarse(connection, encoder, parameters | {"k": parameters["pool"]})
         return SearchResult(
             (),
             encoder.name,

@@ -64,8 +64,7 @@ CROSS JOIN LATERAL (
 ) AS fine
 LEFT JOIN LATERAL (
     SELECT run.exact, run.guaranteed_radius
-    FROM run_search(%(encoder)s, query.q1, query.q2, query.q3, query.q4, greatest(%(pool)s, %(k)s),
-                    %(radius)s,
+    FROM run_search(%(encoder)s, query.q1, query.q2, query.q3, query.q4, %(pool)s, %(radius)s,
                     %(labels)s, %(metadata)s, %(max_candidates)s, NULL, 0) AS run
     WHERE fine.ids IS NULL
     OFFSET 0  -- or the planner would search for every query, and only then look at the condition
