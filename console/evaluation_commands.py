@@ -116,6 +116,8 @@ def evaluate(
     """Measure how good the answers are: mAP, precision@k, precision–recall; ties in expectation."""
     if pools is not None and stage is not EvaluatedStage.fine:
         raise UsageError("--pools goes with --stage fine.")
+    if health and stage is not EvaluatedStage.coarse:
+        raise UsageError("--health goes with --stage coarse.")
     if evaluated.data is None:
         asking = _asking(evaluated, network, device, baselines)
         rank = _whole(DEFAULT_K if k is None else k)

@@ -203,6 +203,7 @@ def test_wrong_use_is_answered_with_the_cure(indexed: tuple[str, Path], tmp_path
         (("-d", url, "--stage", "fine"), 2, "no features"),
         (("-d", url, "--stage", "fine", "--pools", "many"), 2, "--pools is a list"),
         (("-d", url, "--pools", 5), 2, "--pools goes with --stage fine"),
+        (("-d", url, "--stage", "fine", "--health"), 2, "--health goes with --stage coarse"),
         (("-d", url, "--queries", 0), 2, "at least 1 row"),
         (("-d", url, "--protocol", "full", "--no-baselines"), 2, "--protocol, --baselines: add"),
         (("-d", url, "--flip", "--validation"), 2, "--validation, --flip: add --data"),

@@ -269,6 +269,23 @@ class TestFineStage:
             True
         ] * len(bare)
 
+    def test_a_feature_of_zeros_has_no_cosine(
+        self, database_url: str, items: retrieval_db.CodeSet
+    ) -> None:
+        from dataclasses import replace
+
+        assert items.features is not None
+        features = items.features.copy()
+        features[7] = 0
+        with retrieval_db.connect(database_url) as db:
+            db.load(replace(items, features=features))
+            query = Query(codes.words_of(items.codes[7], 64), items.features[0])
+            for source in (db, db.memory_source()):
+                last = source.search(query, k=None, pool=60).hits[-1]
+                assert (last.path, last.feature_distance) == ("example/7.jpg", None)
+                nearest = source.search(query, k=None, pool=60, metric="l2").hits
+                assert all(hit.feature_distance is not None for hit in nearest)
+
     def test_a_pool_holds_at_least_k(self, database_url: str, items: retrieval_db.CodeSet) -> None:
         assert items.features is not None
         with retrieval_db.connect(database_url) as db:

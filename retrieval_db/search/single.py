@@ -34,8 +34,8 @@ class Hit:
         path: as stored.
         label: or None.
         distance: Hamming distance to the query, in bits.
-        feature_distance: cosine or L2 distance of the features; None in the coarse stage, and
-            for an image without a feature.
+        feature_distance: cosine or L2 distance of the features; None in the coarse stage, for
+            an image without a feature, and where a cosine is not defined (a feature of zeros).
     """
 
     rank: int

@@ -61,7 +61,8 @@ ORDER BY hit.rank
 SELECT EXISTS (SELECT FROM image_changes_since(%(encoder_id)s, %(horizon)s)),
        EXISTS (SELECT FROM encoders WHERE id = %(encoder_id)s),
        row_number() OVER (ORDER BY ranked.away, ranked.distance, ranked.id),
-       image.id, image.path, image.label, ranked.distance, ranked.away
+       image.id, image.path, image.label, ranked.distance,
+       nullif(ranked.away, 'NaN')
 FROM (VALUES (1)) AS always
 LEFT JOIN (
     SELECT hit.id, hit.distance,

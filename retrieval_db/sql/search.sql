@@ -9,7 +9,8 @@ LEFT JOIN images AS image ON image.id = (hit.key & ((1::bigint << 54) - 1))
 ORDER BY hit.rank
 
 -- name: fine
-SELECT rank, image_id, path, label, distance, feature_distance,
+-- The cosine of a feature of zeros is not defined.
+SELECT rank, image_id, path, label, distance, nullif(feature_distance, 'NaN'),
        pool_exact, guaranteed_radius, pool_size, coalesce(tie_whole, true)
 FROM search_images(%(encoder)s, %(q1)s, %(q2)s, %(q3)s, %(q4)s, %(feature)s::halfvec,
                    %(k)s, %(radius)s, %(labels)s, %(metadata)s,
