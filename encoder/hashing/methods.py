@@ -19,7 +19,6 @@ from .supervised import fit_dplm, fit_itq_cca, fit_ksh
 MIN_BITS, MAX_BITS = 4, 256
 FEW_IMAGES = 300  # a head fitted on fewer is worth fitting again later
 
-Projection = LinearHead | KernelHead
 FitLabels = Callable[
     [Float32, NDArray[np.int64], int, int, Mapping[str, float]], LinearHead | KernelHead
 ]
