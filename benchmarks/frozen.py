@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import study
 from retrieval_db import codes
-from retrieval_db.console.choosing import FIT_ON
+from retrieval_db.console.fitting import FIT_ON
 from retrieval_db.console.screen import progress_bar
 from retrieval_db.encoder import datasets, training
 from retrieval_db.encoder.features import extract

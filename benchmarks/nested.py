@@ -32,7 +32,7 @@ from benchmarks import clothing_supervised, databases, frozen, study
 from benchmarks.frozen import Features
 from retrieval_db import codes
 from retrieval_db.client import Database
-from retrieval_db.console.choosing import FIT_ON
+from retrieval_db.console.fitting import FIT_ON
 from retrieval_db.encoder import datasets
 from retrieval_db.encoder.hashing.heads import (
     LinearHead,

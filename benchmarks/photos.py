@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks import study
 from retrieval_db import connect, photos, query_photo
 from retrieval_db.client import Database
-from retrieval_db.console.choosing import Settings, for_indexing
+from retrieval_db.console.choosing import for_indexing
 from retrieval_db.console.groups import Network
 from retrieval_db.console.screen import note, progress_bar
+from retrieval_db.console.settings import Settings
 from retrieval_db.encoders import Encoder
 from retrieval_db.photos import Sources, label_reader
 

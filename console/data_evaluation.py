@@ -15,10 +15,10 @@ from retrieval_db.encoders import Encoder
 from retrieval_db.errors import EncoderError, NotEnoughImages, UnknownEncoder, UsageError
 from retrieval_db.evaluation import Evaluation, Ties, health, query_sets, ties
 
-from . import choosing
-from .choosing import Say
+from . import choosing, opening
 from .evaluating import Report, Scored, training_of
-from .screen import progress_bar
+from .screen import Say, progress_bar
+from .settings import Settings, is_file
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.datasets import Dataset, Split
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 BASELINE = "itq"
 
 
-def candidates(
-    name: str, settings: choosing.Settings, database: str | None, *, say: Say
-) -> list[Encoder]:
+def candidates(name: str, settings: Settings, database: str | None, *, say: Say) -> list[Encoder]:
     """The encoders that a name means: those of a file, a method's, which is fitted later, or a
     stored one. Where it is both, it is the stored one if the user named a database.
 
@@ -38,20 +36,20 @@ def candidates(
         UsageError, UnknownEncoder: it is none of these.
     """
     weights, device = settings.network.weights, settings.device
-    if choosing.is_file(name):
-        return choosing.all_from_file(name, weights=weights, device=device)
+    if is_file(name):
+        return opening.all_from_file(name, weights=weights, device=device)
     method = _method(name, settings)
     if method is None or choosing.names_database(database):
         with connect(database, report=say) as db:
             try:
-                return [choosing.from_database(db, db.encoder(name), weights, device)]
+                return [opening.from_database(db, db.encoder(name), weights, device)]
             except UnknownEncoder:
                 if method is None:
                     raise
-    return [choosing.unfitted(method)]
+    return [opening.unfitted(method)]
 
 
-def _method(name: str, settings: choosing.Settings) -> choosing.Settings | None:
+def _method(name: str, settings: Settings) -> Settings | None:
     """The settings of a method or of a ready-made encoder; None if the name is of neither."""
     from retrieval_db.encoder.hashing.methods import parse_spec
     from retrieval_db.encoder.names import SHIPPED
@@ -59,7 +57,7 @@ def _method(name: str, settings: choosing.Settings) -> choosing.Settings | None:
     try:
         # The options of networks are for those among the encoders that take one.
         if name in SHIPPED or parse_spec(name)[0].name == "phash":
-            settings = choosing.Settings(device=settings.device)
+            settings = Settings(device=settings.device)
     except UsageError:
         return None
     return replace(settings, spec=name)

@@ -9,7 +9,7 @@ import typer
 from retrieval_db import layouts, migration
 from retrieval_db.database import resolve
 
-from . import choosing, reports
+from . import reports, settings
 from .options import DatabaseOption, JsonOption, opened
 from .screen import note
 
@@ -57,7 +57,7 @@ def tune(
 ) -> None:
     """Build bucket indexes that fit the rows, while searches go on; drop the old ones."""
     with opened(database, writing=True) as db:
-        chosen = choosing.widths(widths)
+        chosen = settings.widths(widths)
         for stored in [db.encoder(encoder)] if encoder else db.encoders():
             if sql:
                 reports.statements(

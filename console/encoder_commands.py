@@ -9,7 +9,7 @@ import typer
 
 from retrieval_db.errors import UsageError
 
-from . import choosing, evaluation_commands, reports
+from . import evaluation_commands, fitting, opening, reports
 from .options import (
     DatabaseOption,
     Device,
@@ -49,13 +49,13 @@ def add(
     name: NameOption = None,
 ) -> None:
     """Store the encoders of a file: all of them, or the one that is named."""
-    found = choosing.all_from_file(file, weights=weights)
+    found = opening.all_from_file(file, weights=weights)
     if name is not None:
         if len(found) > 1:
             raise UsageError(
                 f"{file} holds {len(found)} encoders: --name is for one, as {file}:{found[0].name}."
             )
-        found = [choosing.from_file(file, name, weights=weights)]
+        found = [opening.from_file(file, name, weights=weights)]
     with opened(database, writing=True) as db:
         for one in found:
             added = db.add_encoder(one)
@@ -70,7 +70,7 @@ def export(
 ) -> None:
     """Write a stored encoder to a file."""
     with opened(database) as db:
-        choosing.export(db, name, out)
+        opening.export(db, name, out)
     note(f"Wrote {out}")
 
 
@@ -86,7 +86,7 @@ def refit(
 ) -> None:
     """Fit a new encoder on all photos of a stored one, and encode them with it."""
     with opened(database, writing=True) as db:
-        fitted, images = choosing.refit(
+        fitted, images = fitting.refit(
             db, name, new_name, weights=weights, device=device.value, say=note
         )
         root = db.encoder(name).root

@@ -19,9 +19,8 @@ from retrieval_db.interchange import read_npz
 from retrieval_db.photos import FOLDER, Sources, label_reader
 from retrieval_db.pipeline import encode_all
 
-from . import choosing
-from .choosing import Say
-from .screen import progress_bar
+from . import opening
+from .screen import Say, progress_bar
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def query_set(
     if queries.isdecimal():
         asked = query_sets.drawn(db.connection, stored, int(queries), seed=asking.seed)
     elif Path(queries).is_dir():
-        encoder = choosing.from_database(db, stored, asking.weights, asking.device)
+        encoder = opening.from_database(db, stored, asking.weights, asking.device)
         images = Sources([Path(queries)])
         with progress_bar("Encoding the queries", images.count()) as advance:
             items, report = encode_all(

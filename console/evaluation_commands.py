@@ -15,11 +15,12 @@ from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.evaluation import POOLS
 
-from . import choosing, data_evaluation, evaluating, scores
+from . import data_evaluation, evaluating, scores
 from .evaluating import Report
 from .groups import Network, grouped
 from .options import DatabaseOption, Device, DeviceOption, JsonOption, opened
 from .screen import note
+from .settings import Settings
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.datasets import Dataset, Split
@@ -139,7 +140,7 @@ def evaluate(
             "--stage fine and exhaustive search the live table: index the images with "
             "`--labels folder`, then leave --data out."
         )
-    settings = choosing.Settings(network=network, device=device.value)
+    settings = Settings(network=network, device=device.value)
     report = _in_memory(evaluated, settings, database, k=k, baselines=baselines, look=health)
     scores.report(report, as_json=as_json, plots=plots)
 
@@ -161,7 +162,7 @@ def thresholds(
                 db, _stored(db, evaluated.encoder), asking, k=DEFAULT_K, look=False, say=note
             )
     else:
-        settings = choosing.Settings(network=network, device=device.value)
+        settings = Settings(network=network, device=device.value)
         report = _in_memory(evaluated, settings, database, k=None, baselines=False, look=False)
     scores.thresholds(report, as_json=as_json)
 
@@ -208,7 +209,7 @@ def _asking(
 
 def _in_memory(
     evaluated: Evaluated,
-    settings: choosing.Settings,
+    settings: Settings,
     database: str | None,
     *,
     k: int | None,

@@ -26,6 +26,7 @@ from .options import (
     opened,
 )
 from .screen import check_writable, note, progress_bar
+from .settings import Settings
 
 
 class Precision(StrEnum):
@@ -115,7 +116,7 @@ def index(
     total = images.count()
     labels = photos.label_reader()
     with opened(database, writing=True) as db:
-        settings = choosing.Settings(
+        settings = Settings(
             spec=encoder,
             network=network,
             bits=bits,
@@ -165,7 +166,7 @@ def encode(
     total = images.count()
     labels = photos.label_reader()
     check_writable(out)
-    settings = choosing.Settings(
+    settings = Settings(
         spec=encoder,
         network=network,
         bits=bits,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from retrieval_db.interchange import read_codes
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import encoding
 from retrieval_db.presentation import Answer
-from retrieval_db.search import Query, query_photo
+from retrieval_db.search import Query, flat, query_photo
 
 from . import choosing
+from .screen import Say
 
 # The options of a search that SQL knows by the same names.
 SQL_OPTIONS = ("radius", "labels", "metadata", "pool", "metric", "max_candidates", "max_ms")
@@ -51,7 +54,7 @@ def answers(
     encoder: str | None,
     weights: Path | None,
     device: str,
-    say: Callable[[str], None],
+    say: Say,
     **options: Any,
 ) -> Iterator[Answer]:
     """Search for each query in turn; unreadable photos are reported and passed over.
@@ -80,15 +83,29 @@ def answers(
         raise UsageError("Say what to look for: a photo, a folder, --id, --path or --code.")
 
 
-def in_memory(db: Database, encoder: str, device: str, say: Callable[[str], None]) -> None:
+def in_memory(db: Database, encoder: str, device: str, say: Say) -> None:
     """Read the codes of an encoder, unless they are in memory already."""
     held = db.memory_source(encoder)
     if held.full_reads:
         return
-    if (index := choosing.flat_index(device)) is not None:
+    if (index := flat_index(device)) is not None:
         held = db.memory_source(encoder, index=index)
     held.refresh()
     say(f"Read {len(held)} codes of {encoder} into memory; {held.index_name} compares them.")
+
+
+def flat_index(device: str) -> flat.Factory | None:
+    """What searches codes in memory on a device; None for what the library takes by itself.
+
+    `auto` does not load torch for this alone, which takes longer than most searches.
+    """
+    if device != "cuda" and (device != "auto" or "torch" not in sys.modules):
+        return None
+    from retrieval_db.encoder.devices.flat import TorchIndex, has_cuda
+
+    if device == "auto" and not has_cuda():
+        return None
+    return partial(TorchIndex, device=device)
 
 
 def queries(
@@ -97,7 +114,7 @@ def queries(
     encoder: str | None,
     weights: Path | None,
     device: str,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[tuple[str, Path | None, StoredEncoder, Query]]:
     """Each query with its title, its file if it has one, and the encoder of its code."""
     files = wanted.photo_files()

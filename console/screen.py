@@ -27,6 +27,8 @@ from rich.text import Text
 
 from retrieval_db.errors import UsageError
 
+Say = Callable[[str], None]
+
 # As many skipped or missing files as one wants to read; the rest is counted.
 LISTED = 20
 

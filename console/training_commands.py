@@ -10,7 +10,7 @@ import typer
 
 from retrieval_db.errors import MissingExtra, UsageError
 
-from . import choosing, training_choices
+from . import training_choices
 from .options import (
     Device,
     DeviceOption,
@@ -21,6 +21,7 @@ from .options import (
     WeightsOption,
 )
 from .screen import check_writable, note, print_json, print_table, progress_bars
+from .settings import numbers
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.training import Trained
@@ -122,8 +123,8 @@ def train(
     )
     changes = {
         "input_size": input_size,
-        "mean": choosing.numbers("--mean", mean),
-        "std": choosing.numbers("--std", std),
+        "mean": numbers("--mean", mean),
+        "std": numbers("--std", std),
         "flip": flip or None,
     }
     base = training.unfitted(backbone, weights=weights, device=device.value, changes=changes)

@@ -501,7 +501,7 @@ class TestEncoders:
         assert "has --bits 256, not 64" in outcome.err
         outcome = command.run("index", folder, "-e", "lsh", "--name", "mine")
         assert outcome.code == 2
-        assert "has the method phash, not lsh" in outcome.err
+        assert "has method phash, not lsh" in outcome.err
         file = tmp_path / "phash.safetensors"
         encoders_of_photos.save(encoders_of_photos.create("phash256"), file)
         for option in (

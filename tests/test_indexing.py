@@ -388,6 +388,26 @@ class TestEncodeAndLoad:
         report = command.succeed("index", folder, *options, "-d", database_url, "--json")
         assert json.loads(report.out)["unchanged"] == 5
 
+    @pytest.mark.parametrize("config", ['{"backbone": "resnet50", "preprocess": "crop"}', None])
+    def test_codes_of_another_program(
+        self, database_url: str, folder: Path, tmp_path: Path, config: str | None
+    ) -> None:
+        codes = tmp_path / "codes.npz"
+        fields: dict[str, Any] = {"codes": np.zeros((2, 8), np.uint8), "bits": 64}
+        if config is not None:
+            fields["encoder_config"] = config
+        np.savez(codes, paths=["a.png", "b.png"], **fields)
+        command.succeed("load", codes, "-d", database_url, "--encoder", "example")
+        outcome = command.run("index", folder, "-e", "example", "-d", database_url)
+        assert outcome.code == 1
+        assert "encoders add FILE" in outcome.err
+        outcome = command.run(
+            "index", folder, "-e", "lsh64", "--name", "example", "-d", database_url
+        )
+        assert outcome.code == 2
+        assert "'example' has no method. Give" in outcome.err
+        assert len(rows(database_url)) == 2
+
     def test_nothing_readable(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").touch()
         outcome = command.run("encode", tmp_path, "-e", "phash64", "-o", tmp_path / "codes.npz")

@@ -319,6 +319,7 @@ class TestRefused:
             ({"features": np.ones((40, 5))}, WrongWidth, "12"),
             ({"root": "/elsewhere"}, UsageError, "relative to /photos, not relative to /elsewhere"),
             ({"config": "{"}, FormatError, "encoder_config is not JSON"),
+            ({"config": "[1]"}, FormatError, "encoder_config is not a JSON object"),
             ({"paths": ["a"] * 39 + [""]}, FormatError, "without a path"),
             ({"paths": ["a"] * 39 + ["a\0b"]}, FormatError, "zero byte"),
             ({"paths": ["a"] * 39 + ["a\udce9"]}, FormatError, "not UTF-8"),

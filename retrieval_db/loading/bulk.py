@@ -194,6 +194,8 @@ def _register(connection: Connection, name: str, items: CodeSet) -> StoredEncode
         config = json.loads(items.config) if items.config else {}
     except ValueError as error:
         raise FormatError("The encoder_config is not JSON.") from error
+    if not isinstance(config, dict):
+        raise FormatError("The encoder_config is not a JSON object.")
     stored = encoders.register(
         connection,
         name,

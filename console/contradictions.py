@@ -1,0 +1,71 @@
+"""Options that a stored encoder contradicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from retrieval_db.encoders import StoredEncoder
+from retrieval_db.errors import UsageError
+
+from .groups import Network
+from .settings import Settings, numbers, precision
+
+
+def check(stored: StoredEncoder, settings: Settings) -> None:
+    """Refuse options that a stored encoder contradicts.
+
+    Raises:
+        UsageError: it is of another method or length, or has another network, preprocessing or
+            precision than were asked for.
+    """
+    config, network = stored.config, settings.network
+    method, bits = _spec_beside(stored, settings)
+    asked_of_it = [
+        ("method", method, config.get("method")),
+        ("--bits", bits, stored.bits),
+        ("--backbone", network.backbone, _part(config, "backbone").get("name")),
+        ("--precision", precision(settings), config.get("precision")),
+        *_preprocess_beside(stored, network),
+    ]
+    for option, asked, has in asked_of_it:
+        if asked is not None and asked != has:
+            there = f"has {option} {has}, not {asked}" if has is not None else f"has no {option}"
+            raise UsageError(
+                f"The stored encoder {stored.name!r} {there}. Give the new one another --name."
+            )
+
+
+def _spec_beside(stored: StoredEncoder, settings: Settings) -> tuple[str | None, int | None]:
+    """Method and length that were asked for, where they were."""
+    from retrieval_db.encoder.hashing.methods import parse_spec
+
+    spec = settings.spec
+    if spec is None or spec == stored.name:
+        return None, settings.bits
+    method, bits = parse_spec(spec, settings.bits)
+    return method.name, bits if spec[-1].isdigit() else settings.bits
+
+
+def _preprocess_beside(
+    stored: StoredEncoder, network: Network
+) -> Iterator[tuple[str, object, object]]:
+    """Each option of the preprocessing that was given, as asked for and as it is."""
+    from retrieval_db.encoder import Preprocess
+
+    config = _part(stored.config, "preprocess")
+    own = Preprocess.from_config(config) if config else None
+    size, flip = network.input_size, network.flip or None
+    mean, std = numbers("--mean", network.mean), numbers("--std", network.std)
+    asked = own.changed(size, mean, std, flip) if own else None
+    given = {"input_size": size, "mean": mean, "std": std, "flip": flip}
+    for name, value in given.items():
+        if value is not None:
+            option = f"--{name.replace('_', '-')}"
+            yield option, getattr(asked, name, value), getattr(own, name, None)
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of a config, which whoever loaded the codes wrote; empty if it is not as ours are."""
+    part = config.get(name)
+    return part if isinstance(part, dict) else {}

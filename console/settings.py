@@ -1,0 +1,85 @@
+"""What the user said of the encoder, and how its options are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from retrieval_db.errors import UsageError
+
+from .groups import Network
+
+DEFAULT = "itq128"
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user said of the encoder; see the options of `retrieval-db index`."""
+
+    spec: str | None = None
+    network: Network = field(default_factory=Network)
+    bits: int | None = None
+    name: str | None = None
+    device: str = "auto"
+    precision: str | None = None
+
+
+def wanted_name(settings: Settings) -> str:
+    """The name that the encoder has, or is going to have: `itq` is `itq128`."""
+    from retrieval_db.encoder.hashing.methods import parse_spec
+
+    spec = settings.spec or DEFAULT
+    if settings.name is not None or is_file(spec):
+        return settings.name or spec
+    try:
+        method, bits = parse_spec(spec, settings.bits)
+    except UsageError:
+        # Not a method, so it must be the name of a stored encoder.
+        return spec
+    return f"{method.name}{bits}"
+
+
+def is_file(spec: str | None) -> bool:
+    """Whether `--encoder` names a file, or an encoder in one: `FILE.safetensors:NAME`."""
+    return spec is not None and spec.partition(f"{SUFFIX}:")[0].removesuffix(SUFFIX) != spec
+
+
+def in_file(spec: str) -> tuple[Path, str | None]:
+    """FILE:NAME in its parts."""
+    file, colon, own = spec.rpartition(f"{SUFFIX}:")
+    return (Path(file + SUFFIX), own) if colon else (Path(spec), None)
+
+
+def precision(settings: Settings) -> str | None:
+    """What encoders call the precision that was asked for."""
+    return "bfloat16" if settings.precision == "bf16" else settings.precision
+
+
+def numbers(option: str, text: str | None) -> float | tuple[float, ...] | None:
+    """One number or several with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{option} is one number, or three with commas; not {text!r}.") from error
+    return values[0] if len(values) == 1 else values
+
+
+def widths(text: str | None) -> list[int] | None:
+    """Bits of chunks, with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--widths is a list such as 22,22,21,21,21,21; not {text!r}.") from error
