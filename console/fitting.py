@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from retrieval_db import photos
 from retrieval_db.client import Database
 from retrieval_db.encoders import Encoder
-from retrieval_db.errors import UsageError
+from retrieval_db.errors import NotEnoughImages, UsageError
 from retrieval_db.photos import Item, Sources
 from retrieval_db.pipeline import encoding
 
@@ -56,6 +56,7 @@ def refit(
 
     Raises:
         UsageError: it has no head, or one that learns from labels; or the new name is taken.
+        NotEnoughImages: none of its photos is there, or too few.
     """
     from retrieval_db.encoder.hashing.methods import METHODS
 
@@ -73,5 +74,11 @@ def refit(
     chosen = new_name or next(n for i in range(2, 1000) if (n := f"{name}-{i}") not in taken)
     if chosen in taken:
         raise UsageError(f"There is an encoder {chosen!r} already; choose another --name.")
-    images = Sources(items=[item for item in db.files(stored) if photos.exists(item.path)])
+    known = db.files(stored)
+    here = [item for item in known if photos.exists(item.path)]
+    if not here:
+        raise NotEnoughImages(f"None of the {len(known)} photos of {name!r} can be found here.")
+    if len(here) < len(known):
+        say(f"{len(known) - len(here)} of {len(known)} photos are not here; they are left out.")
+    images = Sources(items=here)
     return fit(replace(unfitted, name=chosen), images, say=say), images

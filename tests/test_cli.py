@@ -556,6 +556,15 @@ class TestEncoders:
         outcome = command.succeed("encoders", "refit", "itq16", "--weights", weights)
         assert "itq16-2: 25 image files, 25 new" in outcome.out
         assert told(database_url, "itq16-2") == known
+        (more / "x.png").unlink()
+        outcome = command.succeed("encoders", "refit", "itq16", "--weights", weights)
+        assert "1 of 25 photos are not here; they are left out" in outcome.err
+        assert "itq16-3: 24 image files, 24 new" in outcome.out
+        folder.rename(tmp_path / "elsewhere")
+        outcome = command.run("encoders", "refit", "itq16", "--weights", weights)
+        assert outcome.code == 1
+        assert "None of the 25 photos of 'itq16' can be found here" in outcome.err
+        (tmp_path / "elsewhere").rename(folder)
         command.succeed("encoders", "remove", "itq16", "--yes")
         command.succeed("encode", folder, "-e", "itq16-2", *network[:2], "-o", tmp_path / "q.npz")
         assert retrieval_db.read_npz(tmp_path / "q.npz").features is not None
