@@ -42,6 +42,7 @@ from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import EncodeReport, Profile, Stage, encoding, reading
 from retrieval_db.pipeline.encoding import ENCODE_BATCH
+from retrieval_db.pipeline.processes import Processes
 from retrieval_db.pipeline.reading import Prepared, Threads, Wanted
 
 NAME = "benchmark-pipeline"
@@ -108,7 +109,7 @@ def decode_seconds(folder: Path, prepare: Any, workers: int, processes: bool) ->
     """Reading and preparing all photos, with nobody behind."""
     profile = Profile()
     reader: reading.Reader = (
-        reading.Processes(prepare, profile.read, profile.decode)
+        Processes(prepare, profile.read, profile.decode)
         if processes
         else Threads(prepare, profile.read, profile.decode)
     )

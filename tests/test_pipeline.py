@@ -33,6 +33,7 @@ from retrieval_db.pipeline import (
     background,
     encode_items,
     encoding,
+    processes,
     reading,
 )
 from retrieval_db.pipeline.background import BackgroundWriter
@@ -44,7 +45,7 @@ COUNT = 150
 
 @pytest.fixture(autouse=True)
 def _processes_from_the_first_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "FEW", 2)
+    monkeypatch.setattr(processes, "FEW", 2)
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +183,9 @@ class TestReading:
 
             prepare = staticmethod(lambda image: missing_module(image))
 
-        for processes in (False, True):
+        for apart in (False, True):
             with pytest.raises(ImportError, match="no_such_module"):
-                pipeline(Broken(), folder, processes=processes)  # type: ignore[arg-type]
+                pipeline(Broken(), folder, processes=apart)  # type: ignore[arg-type]
 
     def test_a_script_without_a_main_guard_may_use_processes(
         self, folder: Path, tmp_path: Path
@@ -192,10 +193,10 @@ class TestReading:
         script = tmp_path / "script.py"
         script.write_text(
             "from pathlib import Path\n"
-            "from retrieval_db.pipeline import reading\n"
+            "from retrieval_db.pipeline import processes\n"
             "from retrieval_db.encoder import create\n"
             "from retrieval_db.pipeline.encoding import *\n"
-            "reading.FEW = 0\n"
+            "processes.FEW = 0\n"
             "from retrieval_db.photos import Sources\n"
             "report = EncodeReport('')\n"
             f"images = wanted(Sources([Path({str(folder)!r})]))\n"
@@ -212,11 +213,11 @@ class TestReading:
         script.write_text(
             "import sys, time\n"
             "from PIL import Image\n"
-            "from retrieval_db.pipeline import reading\n"
+            "from retrieval_db.pipeline import processes\n"
             "from retrieval_db.encoder import create\n"
             "from retrieval_db.pipeline import Stage\n"
-            "reading.FEW = 0\n"
-            "reader = reading.Processes(create('phash64').preparer, Stage(''), Stage(''))\n"
+            "processes.FEW = 0\n"
+            "reader = processes.Processes(create('phash64').preparer, Stage(''), Stage(''))\n"
             "reader([])\n"
             "print(reader._workers[0].process.pid, flush=True)\n"
             "time.sleep(60)\n"
@@ -243,9 +244,9 @@ class TestReading:
         self, folder: Path, when: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is not the reader of our output that left: the error says what has ended."""
-        monkeypatch.setattr(reading, "FEW", 0)
+        monkeypatch.setattr(processes, "FEW", 0)
         prepare = dying if when == "at work" else encoders_of_photos.create("phash64").preparer
-        reader = reading.Processes(prepare, Stage(""), Stage(""))
+        reader = processes.Processes(prepare, Stage(""), Stage(""))
         # The worker of this thread, and another one.
         reader([])
         other = threading.Thread(target=reader, args=[[]])

@@ -22,6 +22,7 @@ from ..errors import ImageError, UsageError
 from ..interchange import CodeSet, joined
 from ..photos import Item, Labels, Shard
 from . import reading
+from .processes import PROCESSES_FROM, Processes
 from .profiling import Profile, Stage
 from .reading import Prepared, Reader, Skipped, Unchanged, Wanted
 
@@ -265,9 +266,9 @@ def _reader(
 ) -> Reader:
     """Worker processes where they pay and can be had, else threads."""
     if processes is None:
-        processes = count >= reading.PROCESSES_FROM
+        processes = count >= PROCESSES_FROM
     if processes and isinstance(encoder, PortableEncoder) and os.name == "posix":
-        return reading.Processes(encoder.preparer, profile.read, profile.decode)
+        return Processes(encoder.preparer, profile.read, profile.decode)
     return reading.Threads(encoder.prepare, profile.read, profile.decode)
 
 
