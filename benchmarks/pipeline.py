@@ -2,7 +2,7 @@
 
     python -m benchmarks.pipeline [--database URL | --no-database] [--device auto] [--photos N]
                                   [--hashed N] [--repeat N] [--only network hash writer]
-                                  [--precision bf16]
+                                  [--precision bf16] [--decoder torchcodec]
 
 Stages alone: `decode` reads and prepares with nobody behind it, `network` runs the encoder on
 arrays that are in memory already, both on the same processors. On a CPU the two share them, so
@@ -87,7 +87,7 @@ def linked(folder: Path, count: int) -> Path:
     return folder
 
 
-def network(device: str, precision: str, folder: Path) -> NetworkEncoder:
+def network(device: str, precision: str, decoder: str, folder: Path) -> NetworkEncoder:
     """mobilenet_v2 with its ImageNet weights and a 128-bit head."""
     weights = study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors"
     made = create(
@@ -99,20 +99,15 @@ def network(device: str, precision: str, folder: Path) -> NetworkEncoder:
         std=0.5,
         device=device,
         precision=precision,
+        decoder=decoder,
     )
     assert not isinstance(made, PerceptualHash)
     sample = itertools.islice(Sources([folder]), FIT_ON)
     return made.fit(encoding.extract_features(sample, made))
 
 
-def decode_seconds(folder: Path, prepare: Any, workers: int, processes: bool) -> float:
+def decode_seconds(folder: Path, reader: reading.Reader, workers: int) -> float:
     """Reading and preparing all photos, with nobody behind."""
-    profile = Profile()
-    reader: reading.Reader = (
-        Processes(prepare, profile.read, profile.decode)
-        if processes
-        else Threads(prepare, profile.read, profile.decode)
-    )
     wanted = (Wanted(item, "") for item in Sources([folder]))
 
     def read() -> None:
@@ -120,7 +115,7 @@ def decode_seconds(folder: Path, prepare: Any, workers: int, processes: bool) ->
             for outcome in outcomes:
                 assert isinstance(outcome, Prepared)
 
-    return seconds(read, "decode in processes" if processes else "decode")
+    return seconds(read, "decode in processes" if isinstance(reader, Processes) else "decode")
 
 
 def arrays(folder: Path, encoder: Encoder) -> list[NDArray[Any]]:
@@ -203,10 +198,11 @@ def compared(
     }
 
 
-def ways(cores: int) -> Iterator[tuple[str, int, bool]]:
+def ways(cores: int, *, processes: bool = True) -> Iterator[tuple[str, int, bool]]:
     """Readers to compare: name, how many, whether they are processes."""
     yield f"{cores} threads", cores, False
-    yield f"{cores} processes", cores, True
+    if processes:
+        yield f"{cores} processes", cores, True
 
 
 def network_study(
@@ -217,7 +213,6 @@ def network_study(
     PROCESSOR.clear()
     batches = arrays(folder, encoder)
     cores = reading.processors()
-    prepare = encoder.preparer
     gpu = encoder.runner.device.type != "cpu"
     network_seconds(encoder, batches[:2])
     PROCESSOR.clear()
@@ -228,8 +223,9 @@ def network_study(
     profiles: dict[str, Profile] = {}
     for _ in range(repeat):
         work.append(network_seconds(encoder, batches))
-        for name, workers, processes in ways(cores):
-            decode.setdefault(name, []).append(decode_seconds(folder, prepare, workers, processes))
+        for name, workers, processes in ways(cores, processes=encoder.decoder is None):
+            reader = encoding.reader_for(encoder, Profile(), processes, workers)
+            decode.setdefault(name, []).append(decode_seconds(folder, reader, workers))
             took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
             whole.setdefault(name, []).append(took)
         script.append(plain.seconds(db, encoder, folder, cores))
@@ -242,6 +238,7 @@ def network_study(
         "photos": count,
         "device": str(encoder.runner.device),
         "precision": encoder.config["precision"],
+        "decoder": encoder.preprocess.decoder,
         "readers": {
             name: compared(count, decode[best], work, whole[name], gpu)
             | {"profile": stage_rates(profiles[name])}
@@ -272,7 +269,9 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
     whole: dict[str, list[float]] = {}
     profiles: dict[str, Profile] = {}
     for _ in range(repeat):
-        decode.append(decode_seconds(folder, Decoded(), cores, processes=False))
+        profile = Profile()
+        reader = Threads(Decoded(), profile.read, profile.decode)
+        decode.append(decode_seconds(folder, reader, cores))
         work.append(seconds(lambda: plain.in_threads(encoder.prepare, decoded, cores), "network"))
         for name, workers, processes in ways(cores):
             took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
@@ -294,6 +293,7 @@ def main() -> None:
     parser.add_argument("--no-database", action="store_true", help="Encode only.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
+    parser.add_argument("--decoder", default="pillow", choices=("pillow", "torchcodec"))
     parser.add_argument("--photos", type=int, default=500)
     parser.add_argument("--hashed", type=int, default=3_000, help="Photos for phash64.")
     parser.add_argument("--rows", type=int, default=100_000, help="Of the writer's study.")
@@ -302,7 +302,9 @@ def main() -> None:
     parser.add_argument("--output", default="pipeline", help="Name of the result file.")
     options = parser.parse_args()
     precision = "bfloat16" if options.precision == "bf16" else options.precision
-    figures: dict[str, Any] = {"versions": study.versions("pillow", "torch", "torchvision")}
+    figures: dict[str, Any] = {
+        "versions": study.versions("pillow", "torch", "torchcodec", "torchvision")
+    }
     with ExitStack() as stack:
         temporary = Path(stack.enter_context(TemporaryDirectory()))
         db = None
@@ -310,7 +312,7 @@ def main() -> None:
             db = stack.enter_context(databases.fresh(options.database, "bench_pipeline"))
         if "network" in options.only:
             folder = linked(temporary / "network", options.photos)
-            encoder = network(options.device, precision, folder)
+            encoder = network(options.device, precision, options.decoder, folder)
             figures["network"] = network_study(db, encoder, folder, options.repeat)
             print(figures["network"], flush=True)
         if "hash" in options.only:

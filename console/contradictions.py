@@ -9,7 +9,7 @@ from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import UsageError
 
 from .groups import Network
-from .settings import Settings, numbers, precision
+from .settings import Settings, option, precision, preprocessing
 
 
 def check(stored: StoredEncoder, settings: Settings) -> None:
@@ -28,9 +28,9 @@ def check(stored: StoredEncoder, settings: Settings) -> None:
         ("--precision", precision(settings), config.get("precision")),
         *_preprocess_beside(stored, network),
     ]
-    for option, asked, has in asked_of_it:
+    for what, asked, has in asked_of_it:
         if asked is not None and asked != has:
-            there = f"has {option} {has}, not {asked}" if has is not None else f"has no {option}"
+            there = f"has {what} {has}, not {asked}" if has is not None else f"has no {what}"
             raise UsageError(
                 f"The stored encoder {stored.name!r} {there}. Give the new one another --name."
             )
@@ -55,14 +55,11 @@ def _preprocess_beside(
 
     config = _part(stored.config, "preprocess")
     own = Preprocess.from_config(config) if config else None
-    size, flip = network.input_size, network.flip or None
-    mean, std = numbers("--mean", network.mean), numbers("--std", network.std)
-    asked = own.changed(size, mean, std, flip) if own else None
-    given = {"input_size": size, "mean": mean, "std": std, "flip": flip}
+    given = preprocessing(network)
+    asked = own.changed(**given) if own else None
     for name, value in given.items():
         if value is not None:
-            option = f"--{name.replace('_', '-')}"
-            yield option, getattr(asked, name, value), getattr(own, name, None)
+            yield option(name), getattr(asked, name, value), getattr(own, name, None)
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from .evaluating import Report
 from .groups import Network, grouped
 from .options import DatabaseOption, Device, DeviceOption, JsonOption, opened
 from .screen import note
-from .settings import Settings
+from .settings import Settings, option, preprocessing
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.datasets import Dataset, Split
@@ -193,10 +193,7 @@ def _asking(
         "--validation": evaluated.validation or None,
         "--baselines": baselines,
         "--backbone": network.backbone,
-        "--input-size": network.input_size,
-        "--mean": network.mean,
-        "--std": network.std,
-        "--flip": network.flip or None,
+        **{option(name): value for name, value in preprocessing(network).items()},
     }
     if useless := [option for option, value in given.items() if value is not None]:
         raise UsageError(

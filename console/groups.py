@@ -11,21 +11,35 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from .options import FlipOption, InputSizeOption, MeanOption, StdOption, WeightsOption
+from .options import (
+    DecoderOption,
+    FlipOption,
+    InputSizeOption,
+    MeanOption,
+    StdOption,
+    WeightsOption,
+)
 
 
 @dataclass(frozen=True)
-class Network:
+class Preprocessing:
+    """How a network gets its images; what is not given stays as it is."""
+
+    input_size: InputSizeOption = None
+    mean: MeanOption = None
+    std: StdOption = None
+    flip: FlipOption = False
+    decoder: DecoderOption = None
+
+
+@dataclass(frozen=True)
+class Network(Preprocessing):
     """The network that an encoder begins with, and its input."""
 
     backbone: Annotated[
         str | None, typer.Option(help="A torchvision network (default: mobilenet_v2).")
     ] = None
     weights: WeightsOption = None
-    input_size: InputSizeOption = None
-    mean: MeanOption = None
-    std: StdOption = None
-    flip: FlipOption = False
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

@@ -12,7 +12,7 @@ from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.interchange import replacing
 
-from .settings import DEFAULT, Settings, in_file, is_file, numbers, precision
+from .settings import DEFAULT, Settings, in_file, is_file, precision, preprocessing
 
 if TYPE_CHECKING:
     from retrieval_db.encoder import PerceptualHash
@@ -23,18 +23,11 @@ def make(settings: Settings) -> PerceptualHash | NetworkEncoder:
     """An encoder from its file, or of a method; it may need fitting."""
     if is_file(settings.spec):
         network = settings.network
-        own = (
-            network.backbone,
-            network.input_size,
-            network.mean,
-            network.std,
-            network.flip or None,
-            settings.precision,
-        )
+        own = (network.backbone, *preprocessing(network).values(), settings.precision)
         if any(option is not None for option in own):
             raise UsageError(
                 f"{settings.spec} brings its own network and preprocessing: leave out backbone, "
-                "input size, mean, std, flip and precision."
+                "input size, mean, std, flip, decoder and precision."
             )
         return from_file(
             settings.spec or "",
@@ -55,10 +48,7 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
         name=settings.name,
         backbone=settings.network.backbone,
         weights=settings.network.weights,
-        input_size=settings.network.input_size,
-        mean=numbers("--mean", settings.network.mean),
-        std=numbers("--std", settings.network.std),
-        flip=settings.network.flip,
+        **preprocessing(settings.network),
         bits=settings.bits,
         device=settings.device,
         precision=precision(settings) or "float32",

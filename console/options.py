@@ -20,6 +20,11 @@ class Device(StrEnum):
     cpu = "cpu"
 
 
+class Decoder(StrEnum):
+    pillow = "pillow"
+    torchcodec = "torchcodec"
+
+
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
@@ -51,6 +56,12 @@ StdOption = Annotated[str | None, typer.Option(help="As --mean.")]
 FlipOption = Annotated[
     bool,
     typer.Option("--flip", help="Mirrored copies get the same code; twice the work."),
+]
+DecoderOption = Annotated[
+    Decoder | None,
+    typer.Option(
+        help="What decodes and resizes: pillow, or torchcodec, quicker, on a GPU if there is one."
+    ),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from retrieval_db.errors import UsageError
 
-from .groups import Network
+from .groups import Network, Preprocessing
 
 DEFAULT = "itq128"
 SUFFIX = ".safetensors"
@@ -69,6 +70,26 @@ def numbers(option: str, text: str | None) -> float | tuple[float, ...] | None:
     except ValueError as error:
         raise UsageError(f"{option} is one number, or three with commas; not {text!r}.") from error
     return values[0] if len(values) == 1 else values
+
+
+def preprocessing(given: Preprocessing) -> dict[str, Any]:
+    """What was asked of the preprocessing, by the names of `Preprocess`; None where nothing was.
+
+    Raises:
+        UsageError: mean or std is no number.
+    """
+    return {
+        "input_size": given.input_size,
+        "mean": numbers("--mean", given.mean),
+        "std": numbers("--std", given.std),
+        "flip": given.flip or None,
+        "decoder": given.decoder,
+    }
+
+
+def option(name: str) -> str:
+    """What the command line calls it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def widths(text: str | None) -> list[int] | None:

@@ -11,23 +11,21 @@ import typer
 from retrieval_db.errors import MissingExtra, UsageError
 
 from . import training_choices
+from .groups import Preprocessing, grouped
 from .options import (
     Device,
     DeviceOption,
-    FlipOption,
-    InputSizeOption,
-    MeanOption,
-    StdOption,
     WeightsOption,
 )
 from .screen import check_writable, note, print_json, print_table, progress_bars
-from .settings import numbers
+from .settings import preprocessing
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.training import Trained
     from retrieval_db.encoder.training.loop import Epoch
 
 
+@grouped
 def train(
     data: Annotated[
         str,
@@ -38,6 +36,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--output", "-o", metavar="ENCODER.safetensors")],
+    *,
     root: Annotated[
         Path | None, typer.Option(help="The folder that a list's names, or downloads, are in.")
     ] = None,
@@ -55,10 +54,7 @@ def train(
         bool, typer.Option("--frozen", help="Compute features once, and train heads only.")
     ] = False,
     weights: WeightsOption = None,
-    input_size: InputSizeOption = None,
-    mean: MeanOption = None,
-    std: StdOption = None,
-    flip: FlipOption = False,
+    preprocess: Preprocessing,
     epochs: Annotated[int | None, typer.Option(help="Passes over the images.")] = None,
     learning_rate: Annotated[float | None, typer.Option("--lr", help="At its highest.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
@@ -121,13 +117,9 @@ def train(
         precision=precision,
         seed=seed,
     )
-    changes = {
-        "input_size": input_size,
-        "mean": numbers("--mean", mean),
-        "std": numbers("--std", std),
-        "flip": flip or None,
-    }
-    base = training.unfitted(backbone, weights=weights, device=device.value, changes=changes)
+    base = training.unfitted(
+        backbone, weights=weights, device=device.value, changes=preprocessing(preprocess)
+    )
     held = f", {len(held_out)} held out" if len(held_out) else ""
     note(
         f"{chosen.name} on {dataset.name}: {len(rows)} images{held}, "

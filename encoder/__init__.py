@@ -61,7 +61,8 @@ def create(
     input_size: int | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
-    flip: bool = False,
+    flip: bool | None = None,
+    decoder: str | None = None,
     bits: int | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -77,9 +78,11 @@ def create(
         backbone: one of `BACKBONES`; `DEFAULT_BACKBONE` by default.
         weights: a local file instead of torchvision's published weights; remembered by its
             SHA-256. `FILE.json` beside it may hold input_size, mean, std, interpolation, crop,
-            flip.
+            flip, decoder.
         input_size, mean, std: of the preprocessing; they overrule that file.
         flip: take the mean of the features of an image and its mirror image.
+        decoder: pillow; or torchcodec, and JPEGs are decoded and images resized on the device:
+            quicker, and other codes.
         bits: L, where the spec does not say.
         seed: of the fit.
         device: auto, cuda, mps or cpu.
@@ -92,13 +95,13 @@ def create(
         FormatError: a file that does not hold weights of the backbone.
         MissingExtra: torch is not installed.
     """
-    of_networks = (backbone, weights, input_size, mean, std, flip or None)
+    of_networks = (backbone, weights, input_size, mean, std, flip or None, decoder)
     given = any(option is not None for option in of_networks) or precision != "float32"
     if spec in SHIPPED:
         if given:
             raise UsageError(
                 f"{spec} brings its own network: leave out backbone, weights, input size, mean, "
-                "std, flip and precision."
+                "std, flip, decoder and precision."
             )
         return _shipped(spec, name, bits, device)
     method, length = parse_spec(spec, bits)
@@ -106,8 +109,8 @@ def create(
     if method.name == "phash":
         if given:
             raise UsageError(
-                f"{name} has no network: leave out backbone, weights, input size, mean, std, flip "
-                "and precision."
+                f"{name} has no network: leave out backbone, weights, input size, mean, std, "
+                "flip, decoder and precision."
             )
         return PerceptualHash(length, name)
     if method.fit is None:
@@ -124,7 +127,9 @@ def create(
         method=method.name,
         bits=length,
         backbone=loaded,
-        preprocess=preprocess.changed(input_size, mean, std, flip or None),
+        preprocess=preprocess.changed(
+            input_size=input_size, mean=mean, std=std, flip=flip, decoder=decoder
+        ),
         precision=precision,
         seed=seed,
         device=device,

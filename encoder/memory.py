@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval_db.codes import binarize
+from retrieval_db.encoders import Decode
 
 from .devices.inference import Busy
 from .network import NetworkEncoder
@@ -71,6 +72,11 @@ class Remembering:
     def preparer(self) -> Preprocess:
         """As `NetworkEncoder.preparer`."""
         return self.encoder.preparer
+
+    @property
+    def decoder(self) -> Decode | None:
+        """As `NetworkEncoder.decoder`."""
+        return self.encoder.decoder
 
     @property
     def stream_workers(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval_db.codes import binarize
+from retrieval_db.encoders import Decode
 from retrieval_db.errors import EncoderError, EncoderUnavailable, FormatError, UsageError
 
 from . import checkpoint
@@ -143,6 +144,19 @@ class NetworkEncoder:
     def preparer(self) -> Preprocess:
         """What `prepare` does, as an object that can be sent to another process."""
         return self.preprocess
+
+    @cached_property
+    def decoder(self) -> Decode | None:
+        """Files → what `prepare` makes of their images, None for a file that is not decoded so;
+        None where Pillow decodes all of them."""
+        if self.preprocess.decoder == "pillow":
+            return None
+        from .devices.decoding import JpegDecoder
+
+        device = self.runner.device
+        return JpegDecoder(
+            self.preprocess, device if device.type == "cuda" else resolve_device("cpu")
+        )
 
     @property
     def stream_workers(self) -> int:

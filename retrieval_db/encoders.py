@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
@@ -75,6 +75,19 @@ class PortableEncoder(Protocol):
     @property
     def preparer(self) -> Callable[[Image.Image], NDArray[Any]]:
         """What `Encoder.prepare` does, as an object that can be pickled, and lightly imported."""
+
+
+# Whole files → what `Encoder.prepare` makes of their images; None for one to be decoded as usual.
+Decode = Callable[[Sequence[bytes]], Sequence[NDArray[Any] | None]]
+
+
+@runtime_checkable
+class DecodingEncoder(Protocol):
+    """An encoder that may decode files by itself, many at once."""
+
+    @property
+    def decoder(self) -> Decode | None:
+        """Called from several threads; None if all files are decoded as usual."""
 
 
 @runtime_checkable

@@ -504,8 +504,12 @@ class TestEncoders:
         assert "has method phash, not lsh" in outcome.err
         file = tmp_path / "phash.safetensors"
         encoders_of_photos.save(encoders_of_photos.create("phash256"), file)
+        outcome = command.run("index", folder, "-e", "phash", "--decoder", "torchcodec")
+        assert outcome.code == 2
+        assert "has no --decoder" in outcome.err
         for option in (
             ["--flip"],
+            ["--decoder", "pillow"],
             ["--input-size", "32"],
             ["--backbone", "resnet18"],
             ["--precision", "bf16"],

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from retrieval_db.pipeline import (
 )
 from retrieval_db.pipeline.background import BackgroundWriter
 from retrieval_db.pipeline.encoding import wanted
+from retrieval_db.search import query_photo
 from tests import command
 
 COUNT = 150
@@ -92,6 +94,13 @@ def network() -> Any:
 WAYS = [{"workers": 1}, {"workers": 3, "processes": False}, {"workers": 2, "processes": True}]
 
 
+@pytest.fixture(scope="module")
+def own_decoder(network: Any) -> Any:
+    """The same, decoding JPEGs by itself."""
+    pytest.importorskip("torchcodec", reason="the extra `torchcodec` is not installed")
+    return replace(network, preprocess=network.preprocess.changed(decoder="torchcodec"))
+
+
 class TestSameBits:
     """The codes are those of a plain loop over single images, bit by bit and in order."""
 
@@ -115,10 +124,32 @@ class TestSameBits:
         assert np.array_equal(found.features, features)
         assert report.profile.encode.images == COUNT
 
+    @pytest.mark.parametrize("way", WAYS, ids=str)
+    def test_a_network_that_decodes(
+        self, tmp_path: Path, own_decoder: Any, network: Any, way: dict[str, Any]
+    ) -> None:
+        """JPEGs by itself, the others by Pillow; and the queries as well."""
+        names = [f"{number:02}.{'jpg' if number % 3 else 'png'}" for number in range(30)]
+        folder = command.photos(tmp_path, names)
+        whole = (folder / "01.jpg").read_bytes()
+        (folder / "01b.jpg").write_bytes(whole[: len(whole) // 2])
+        (folder / "02b.jpg").write_text("no image")
+        names, packed, features = loop(own_decoder, folder)
+        found, report = pipeline(own_decoder, folder, **way)
+        assert found.paths == names
+        assert np.array_equal(found.codes, packed)
+        assert found.features is not None
+        assert np.array_equal(found.features, features)
+        assert [Path(name).name for name, _ in report.skipped] == ["01b.jpg", "02b.jpg"]
+        assert report.profile.decode.images == len(names) + 2
+        for name, feature in zip(names[:4], features, strict=False):
+            asked = query_photo(name, own_decoder).feature
+            assert asked is not None
+            assert np.array_equal(asked, feature)
+        assert own_decoder.fingerprint != network.fingerprint
+
     def test_a_network_that_remembers(self, folder: Path, network: Any) -> None:
         """What a head was fitted on is not computed again, and changes no bit."""
-        from dataclasses import replace
-
         from retrieval_db.encoder.memory import Remembering
 
         memory = Remembering(replace(network, method="lsh", head=None))

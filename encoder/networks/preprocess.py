@@ -19,6 +19,9 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+DECODERS = ("pillow", "torchcodec")
+# Settings that came later, with what held before: configs leave them out where it still does.
+LATER = {"flip": False, "decoder": "pillow"}
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Preprocess:
     Attributes:
         input_size: S, the side of the square input in pixels.
         mean, std: per channel, for values in [0, 1]; one channel means greyscale, three RGB.
-        interpolation: of Pillow's antialiased resize: bilinear, bicubic or lanczos.
+        interpolation: of the antialiased resize: bilinear, bicubic or, by Pillow, lanczos.
         crop: side of the central square that is kept, as a share of the shorter side;
             None squeezes the whole image into the square.
         flip: whether the features are the mean of the image's and its mirror image's. Mirrored
             copies get the same code then, and the work doubles.
+        decoder: pillow; or torchcodec: JPEGs are decoded and images resized where the network runs
+            (see `devices.decoding`).
     """
 
     input_size: int = 224
@@ -41,6 +46,7 @@ class Preprocess:
     interpolation: str = "bilinear"
     crop: float | None = 0.875
     flip: bool = False
+    decoder: str = "pillow"
 
     def __post_init__(self) -> None:
         if not 1 <= self.input_size <= 4096:
@@ -58,6 +64,10 @@ class Preprocess:
             raise UsageError(f"The crop must be in (0, 1], not {self.crop}.")
         if not isinstance(self.flip, bool):
             raise UsageError(f"Flip must be true or false, not {self.flip!r}.")
+        if self.decoder not in DECODERS:
+            raise UsageError(f"Unknown decoder {self.decoder!r}; there are {', '.join(DECODERS)}.")
+        if self.decoder == "torchcodec" and (self.interpolation == "lanczos" or self.channels != 3):
+            raise UsageError("torchcodec has no lanczos here, and no greyscale: take pillow.")
 
     @property
     def channels(self) -> int:
@@ -68,6 +78,8 @@ class Preprocess:
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
+        if self.decoder == "torchcodec":
+            return self._on_device(image)
         box: tuple[float, float, float, float] | None = None
         if self.crop is not None:
             # Cropping inside the resize avoids rounding the crop to whole pixels.
@@ -76,15 +88,24 @@ class Preprocess:
             box = (left, top, left + side, top + side)
         size = (self.input_size, self.input_size)
         resized = image.resize(size, INTERPOLATIONS[self.interpolation], box=box)
-        pixels = np.asarray(resized, dtype=np.uint8).reshape(*size, self.channels)
-        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return _planes(resized)
+
+    def _on_device(self, image: Image.Image) -> NDArray[np.uint8]:
+        import torch
+
+        from .resizing import resized
+
+        pixels = torch.from_numpy(_planes(image))
+        return resized(pixels, self.input_size, self.crop, self.interpolation).numpy()
 
     def changed(
         self,
+        *,
         input_size: int | None = None,
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         flip: bool | None = None,
+        decoder: str | None = None,
     ) -> Preprocess:
         """A copy with these options; a single number for mean or std counts for each channel."""
         return replace(
@@ -93,12 +114,14 @@ class Preprocess:
             mean=self.mean if mean is None else _per_channel(mean, self.channels),
             std=self.std if std is None else _per_channel(std, self.channels),
             flip=self.flip if flip is None else flip,
+            decoder=self.decoder if decoder is None else decoder,
         )
 
     def to_config(self) -> dict[str, Any]:
         config = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
-        if not self.flip:  # so it was written before there was a choice
-            del config["flip"]
+        for name, usual in LATER.items():  # so it was written before there was a choice
+            if config[name] == usual:
+                del config[name]
         return config
 
     @staticmethod
@@ -111,7 +134,7 @@ class Preprocess:
         names = {field.name for field in fields(Preprocess)}
         if unknown := set(config) - names:
             raise FormatError(f"Unknown preprocessing settings: {', '.join(sorted(unknown))}.")
-        if base is None and (missing := names - set(config) - {"flip"}):
+        if base is None and (missing := names - set(config) - set(LATER)):
             raise FormatError(f"Missing preprocessing settings: {', '.join(sorted(missing))}.")
         values = dict(config)
         try:
@@ -141,6 +164,12 @@ def read_settings(weights: Path, base: Preprocess) -> Preprocess:
         return Preprocess.from_config(config, base)
     except FormatError as error:
         raise FormatError(f"{path}: {error}") from error
+
+
+def _planes(image: Image.Image) -> NDArray[np.uint8]:
+    """An image as uint8 [C, H, W]."""
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, -1)
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _per_channel(value: float | Sequence[float], channels: int) -> tuple[float, ...]:

@@ -75,7 +75,7 @@ def unfitted(
             `cifar.NETWORKS`, with random ones or those of an encoder.
         weights: a file of weights, or that of an encoder, whose network and preprocessing are
             taken; for one of `cifar.NETWORKS` the latter.
-        changes: input_size, mean, std and flip of the preprocessing.
+        changes: input_size, mean, std, flip and decoder of the preprocessing.
 
     Raises:
         as `backbones.load`, and `open_all`.

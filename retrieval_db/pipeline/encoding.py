@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from .. import photos
 from ..codes import binarize
-from ..encoders import Encoder, FeatureExtractor, PortableEncoder, StreamEncoder, StreamExtractor
+from ..encoders import (
+    DecodingEncoder,
+    Encoder,
+    FeatureExtractor,
+    PortableEncoder,
+    StreamEncoder,
+    StreamExtractor,
+)
 from ..errors import ImageError, UsageError
 from ..interchange import CodeSet, joined
 from ..photos import Item, Labels, Shard
@@ -149,7 +156,7 @@ def encode_items(
     profile = report.profile
     count = workers or reading.processors()
     profile.read.workers = profile.decode.workers = count
-    reader = _reader(encoder, profile, processes, count)
+    reader = reader_for(encoder, profile, processes, count)
     waiting: deque[list[Prepared]] = deque()
 
     def fresh() -> Iterator[Prepared]:
@@ -235,7 +242,7 @@ def extract_features(
     count = reading.processors()
 
     def fresh() -> Iterator[Prepared]:
-        reader = _reader(extractor, profile, None, count)
+        reader = reader_for(extractor, profile, None, count)
         with closing(reading.read(images, reader, count)) as outcomes:
             for outcome in outcomes:
                 progress(1)
@@ -261,10 +268,14 @@ def _stack(batch: Sequence[Prepared]) -> NDArray[Any]:
     return np.stack([image.pixels.array for image in batch])
 
 
-def _reader(
+def reader_for(
     encoder: Encoder | FeatureExtractor, profile: Profile, processes: bool | None, count: int
 ) -> Reader:
-    """Worker processes where they pay and can be had, else threads."""
+    """Worker processes where they pay and can be had, else threads; threads, too, where the
+    encoder decodes by itself."""
+    decode = encoder.decoder if isinstance(encoder, DecodingEncoder) else None
+    if decode is not None:
+        return reading.Together(encoder.prepare, profile.read, profile.decode, decode)
     if processes is None:
         processes = count >= PROCESSES_FROM
     if processes and isinstance(encoder, PortableEncoder) and os.name == "posix":

@@ -7,6 +7,7 @@ there on `processes` reads in worker processes.
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .. import photos
+from ..encoders import Decode
 from ..errors import ImageError, RetrievalError
 from ..photos import Item
 from .profiling import Stage
@@ -46,6 +48,14 @@ class Wanted:
     name: str
     known: bytes | None = None
     known_label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """The content of an image file, and its SHA-256, 32 bytes."""
+
+    data: bytes
+    sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,18 +149,34 @@ def _outcomes(chunk: list[Wanted | Skipped], future: Future[list[Result]]) -> It
 
 def read_one(wanted: Wanted, prepare: Prepare, reading: Stage, decoding: Stage) -> Result:
     """Read, hash, decode and prepare one image; whatever is wrong with it, the others go on."""
-    path = wanted.item.path
+    file = fetch(wanted, reading)
+    return decode(wanted, file, prepare, decoding) if isinstance(file, File) else file
+
+
+def fetch(wanted: Wanted, reading: Stage) -> File | Skipped | None:
+    """Read and hash one image file; None if its content is what is known."""
     try:
         with reading.waiting(1):
             data = wanted.item.content()
             digest = photos.sha256(data)
-        if wanted.known == digest:
-            return None
-        with decoding.working(1):
-            return Pixels(digest, prepared(prepare, photos.decode(data, path), path))
     except ImageError as error:
-        title = photos.printable(path)
-        return title, str(error).removeprefix(f"{title}: ")
+        return _skipped(wanted, error)
+    return None if wanted.known == digest else File(data, digest)
+
+
+def decode(wanted: Wanted, file: File, prepare: Prepare, decoding: Stage) -> Pixels | Skipped:
+    """Decode and prepare one image."""
+    path = wanted.item.path
+    try:
+        with decoding.working(1):
+            return Pixels(file.sha256, prepared(prepare, photos.decode(file.data, path), path))
+    except ImageError as error:
+        return _skipped(wanted, error)
+
+
+def _skipped(wanted: Wanted, error: ImageError) -> Skipped:
+    title = photos.printable(wanted.item.path)
+    return title, str(error).removeprefix(f"{title}: ")
 
 
 def prepared(prepare: Prepare, image: Image.Image, path: object) -> NDArray[Any]:
@@ -181,6 +207,31 @@ class Threads:
 
     def close(self) -> None:
         pass
+
+
+@dataclass
+class Together(Threads):
+    """Reads in the threads that call it; the encoder decodes what it can of a chunk at once."""
+
+    decode: Decode
+
+    def __call__(self, wanted: Sequence[Wanted]) -> list[Result]:
+        found = [fetch(one, self.reading) for one in wanted]
+        files = [file for file in found if isinstance(file, File)]
+        started = time.thread_time()
+        arrays = self.decode([file.data for file in files])
+        decoded = sum(array is not None for array in arrays)
+        self.decoding.add(time.thread_time() - started, decoded)
+        left = iter(arrays)
+        results: list[Result] = []
+        for one, file in zip(wanted, found, strict=True):
+            if not isinstance(file, File):
+                results.append(file)
+            elif (array := next(left)) is not None:
+                results.append(Pixels(file.sha256, array))
+            else:
+                results.append(decode(one, file, self.prepare, self.decoding))
+        return results
 
 
 def processors() -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import codes, photos
 from ..codes import Words
 from ..database import Connection
-from ..encoders import Encoder, StoredEncoder, takes_features
+from ..encoders import DecodingEncoder, Encoder, StoredEncoder, takes_features
 from ..errors import UnknownImage, WrongWidth
 from ..sql import queries
 
@@ -56,7 +56,11 @@ def query_photo(path: Path | str, encoder: Encoder) -> Query:
         ImageError: it is not a readable image.
     """
     path = Path(path)
-    image = encoder.prepare(photos.decode(photos.content(path), path))
+    data = photos.content(path)
+    decode = encoder.decoder if isinstance(encoder, DecodingEncoder) else None
+    image = decode([data])[0] if decode is not None else None
+    if image is None:
+        image = encoder.prepare(photos.decode(data, path))
     features, outputs = encoder.encode(image[None])
     words = codes.words_of(codes.binarize(outputs)[0], encoder.bits)
     return Query(words, None if features is None else features[0])
