@@ -610,6 +610,6 @@ def imported(statement: str) -> set[str]:
     ],
 )
 def test_what_takes_long_is_imported_late(statement: str) -> None:
-    late = {"torch", "torchvision", "safetensors", "fastapi", "starlette", "sklearn", "scipy"}
-    late |= {"alembic", "sqlalchemy", "imagehash", "matplotlib"}
+    late = {"torch", "torchcodec", "torchvision", "safetensors", "sklearn", "scipy"}
+    late |= {"alembic", "sqlalchemy", "fastapi", "starlette", "imagehash", "matplotlib"}
     assert not late & imported(statement)

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 # Rooms that are linked into the package; everything else in it is the core.
 LINKED = ("encoder", "console", "demo", "migrations", "cli")
-TORCH = {"torch", "torchvision", "safetensors", "sklearn"}
+TORCH = {"torch", "torchcodec", "torchvision", "safetensors", "sklearn"}
 
 # The rooms of the core, from the ground up: each imports only from the floors below its own.
 FLOORS = (
