@@ -8,8 +8,9 @@ import typer
 
 from retrieval_db import layouts, migration
 from retrieval_db.database import resolve
+from retrieval_db.errors import UsageError
 
-from . import reports, settings
+from . import reports
 from .options import DatabaseOption, JsonOption, opened
 from .screen import note
 
@@ -57,7 +58,7 @@ def tune(
 ) -> None:
     """Build bucket indexes that fit the rows, while searches go on; drop the old ones."""
     with opened(database, writing=True) as db:
-        chosen = settings.widths(widths)
+        chosen = _chunks(widths)
         for stored in [db.encoder(encoder)] if encoder else db.encoders():
             if sql:
                 reports.statements(
@@ -71,3 +72,17 @@ def info(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Show where the database is, its versions, encoders, counts, sizes and indexes."""
     with opened(database) as db:
         reports.info(db.info(), as_json=as_json)
+
+
+def _chunks(text: str | None) -> list[int] | None:
+    """Bits of chunks, with commas between.
+
+    Raises:
+        UsageError: something else.
+    """
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--widths is a list such as 22,22,21,21,21,21; not {text!r}.") from error

@@ -90,17 +90,3 @@ def preprocessing(given: Preprocessing) -> dict[str, Any]:
 def option(name: str) -> str:
     """What the command line calls it."""
     return f"--{name.replace('_', '-')}"
-
-
-def widths(text: str | None) -> list[int] | None:
-    """Bits of chunks, with commas between.
-
-    Raises:
-        UsageError: something else.
-    """
-    if text is None:
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"--widths is a list such as 22,22,21,21,21,21; not {text!r}.") from error
