@@ -76,6 +76,7 @@ VARIANTS = [
     Variant("γ 50", "dch", options={"gamma": 50.0}),
     Variant("usual", "itq_cca"),
     Variant("usual", "ksh"),
+    Variant("1,000 anchors", "ksh", options={"anchors": 1000}),
     Variant("all photos", "ksh", options={"samples": ALL}),
     Variant("all photos, 1,000 anchors", "ksh", options={"samples": ALL, "anchors": 1000}),
 ]
