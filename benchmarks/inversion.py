@@ -8,10 +8,10 @@ is chosen here: each method is looked at with the usual recipe; those that desce
 the epochs, on as many photos of each class as the smallest has (for as many steps), and with
 another scale and margin, or γ; `ksh` with more photos and anchors.
 
-Of each: mAP of training photos among the others, and of the photos
-held out; that of the three smallest classes alone; how many bits of a code differ from its
-class's (the majority of the training codes), mean over the training photos and over those held
-out; and the distance of the two classes whose codes are nearest to each other.
+Of each: mAP of training photos among the others, and of the photos held out; that of the three
+smallest classes alone; how many bits of a code differ from its class's (the majority of the
+training codes), mean over the training photos and over those held out; and the distance of the
+two classes whose codes are nearest to each other.
 """
 
 from __future__ import annotations

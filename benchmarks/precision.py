@@ -29,7 +29,7 @@ from retrieval_db.pipeline import Profile, encoding, reading
 from retrieval_db.pipeline.reading import Prepared, Wanted
 
 USUAL = "float32, Pillow"
-WAYS: dict[str, dict[str, str]] = {
+WAYS: dict[str, dict[str, Any]] = {
     USUAL: {},
     "bfloat16, Pillow": {"precision": "bfloat16"},
     "float32, torchcodec": {"decoder": "torchcodec"},
@@ -63,7 +63,7 @@ def encoder_of(way: str, device: str) -> NetworkEncoder:
         mean=0.5,
         std=0.5,
         device=device,
-        **WAYS[way],  # type: ignore[arg-type]
+        **WAYS[way],
     )
     assert not isinstance(made, PerceptualHash)
     return made
@@ -107,7 +107,7 @@ def main() -> None:
         figures[way] = {"mAP": round(precision, 4), **rates(encoder, train[:TIMED])}
         flipped = (outputs[way] > 0) != (outputs[USUAL] > 0)
         figures[way]["flipped_bits"] = round(float(flipped.mean()), 5)
-        figures[way]["change_of_mAP"] = round(precision - figures[USUAL]["mAP"], 4)
+        figures[way]["change_of_mAP"] = round(figures[way]["mAP"] - figures[USUAL]["mAP"], 4)
     about = {
         "backbone": "mobilenet_v2",
         "method": "itq128",

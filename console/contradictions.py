@@ -53,13 +53,12 @@ def _preprocess_beside(
     """Each option of the preprocessing that was given, as asked for and as it is."""
     from retrieval_db.encoder import Preprocess
 
+    given = {name: one for name, one in preprocessing(network).items() if one is not None}
     config = _part(stored.config, "preprocess")
-    own = Preprocess.from_config(config) if config else None
-    given = preprocessing(network)
+    own = Preprocess.from_config(config) if config and given else None
     asked = own.changed(**given) if own else None
     for name, value in given.items():
-        if value is not None:
-            yield option(name), getattr(asked, name, value), getattr(own, name, None)
+        yield option(name), getattr(asked, name, value), getattr(own, name, None)
 
 
 def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

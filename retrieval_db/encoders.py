@@ -90,6 +90,11 @@ class DecodingEncoder(Protocol):
         """Called from several threads; None if all files are decoded as usual."""
 
 
+def decoder_of(encoder: object) -> Decode | None:
+    """What decodes files for an encoder; None where Pillow does."""
+    return encoder.decoder if isinstance(encoder, DecodingEncoder) else None
+
+
 @runtime_checkable
 class StreamEncoder(Protocol):
     """An encoder that is faster when it knows the next batch before it hands out one."""

@@ -388,7 +388,14 @@ class TestEncodeAndLoad:
         report = command.succeed("index", folder, *options, "-d", database_url, "--json")
         assert json.loads(report.out)["unchanged"] == 5
 
-    @pytest.mark.parametrize("config", ['{"backbone": "resnet50", "preprocess": "crop"}', None])
+    @pytest.mark.parametrize(
+        "config",
+        [
+            '{"backbone": "resnet50", "preprocess": "crop"}',
+            '{"preprocess": {"scale": 2}}',
+            None,
+        ],
+    )
     def test_codes_of_another_program(
         self, database_url: str, folder: Path, tmp_path: Path, config: str | None
     ) -> None:

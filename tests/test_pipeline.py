@@ -126,9 +126,27 @@ class TestSameBits:
 
     @pytest.mark.parametrize("way", WAYS, ids=str)
     def test_a_network_that_decodes(
-        self, tmp_path: Path, own_decoder: Any, network: Any, way: dict[str, Any]
+        self,
+        tmp_path: Path,
+        own_decoder: Any,
+        network: Any,
+        way: dict[str, Any],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """JPEGs by itself, the others by Pillow; and the queries as well."""
+        from retrieval_db.encoder.devices.decoding import JpegDecoder
+
+        by_itself: list[bytes] = []
+        decode = JpegDecoder.__call__
+
+        def counted(decoder: JpegDecoder, files: Sequence[bytes]) -> list[Any]:
+            arrays = decode(decoder, files)
+            by_itself.extend(
+                file for file, array in zip(files, arrays, strict=True) if array is not None
+            )
+            return arrays
+
+        monkeypatch.setattr(JpegDecoder, "__call__", counted)
         names = [f"{number:02}.{'jpg' if number % 3 else 'png'}" for number in range(30)]
         folder = command.photos(tmp_path, names)
         whole = (folder / "01.jpg").read_bytes()
@@ -142,10 +160,13 @@ class TestSameBits:
         assert np.array_equal(found.features, features)
         assert [Path(name).name for name, _ in report.skipped] == ["01b.jpg", "02b.jpg"]
         assert report.profile.decode.images == len(names) + 2
+        jpegs = [Path(name).read_bytes() for name in names if name.endswith(".jpg")]
+        assert sorted(by_itself) == sorted(jpegs)
         for name, feature in zip(names[:4], features, strict=False):
             asked = query_photo(name, own_decoder).feature
             assert asked is not None
             assert np.array_equal(asked, feature)
+        assert by_itself[len(jpegs) :] == jpegs[:2]
         assert own_decoder.fingerprint != network.fingerprint
 
     def test_a_network_that_remembers(self, folder: Path, network: Any) -> None:

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from .. import photos
 from ..codes import binarize
 from ..encoders import (
-    DecodingEncoder,
     Encoder,
     FeatureExtractor,
     PortableEncoder,
     StreamEncoder,
     StreamExtractor,
+    decoder_of,
 )
 from ..errors import ImageError, UsageError
 from ..interchange import CodeSet, joined
@@ -273,9 +273,9 @@ def reader_for(
 ) -> Reader:
     """Worker processes where they pay and can be had, else threads; threads, too, where the
     encoder decodes by itself."""
-    decode = encoder.decoder if isinstance(encoder, DecodingEncoder) else None
-    if decode is not None:
-        return reading.Together(encoder.prepare, profile.read, profile.decode, decode)
+    decoder = decoder_of(encoder)
+    if decoder is not None:
+        return reading.Together(encoder.prepare, profile.read, profile.decode, decoder)
     if processes is None:
         processes = count >= PROCESSES_FROM
     if processes and isinstance(encoder, PortableEncoder) and os.name == "posix":

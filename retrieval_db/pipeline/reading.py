@@ -213,13 +213,13 @@ class Threads:
 class Together(Threads):
     """Reads in the threads that call it; the encoder decodes what it can of a chunk at once."""
 
-    decode: Decode
+    decoder: Decode
 
     def __call__(self, wanted: Sequence[Wanted]) -> list[Result]:
         found = [fetch(one, self.reading) for one in wanted]
         files = [file for file in found if isinstance(file, File)]
         started = time.thread_time()
-        arrays = self.decode([file.data for file in files])
+        arrays = self.decoder([file.data for file in files])
         decoded = sum(array is not None for array in arrays)
         self.decoding.add(time.thread_time() - started, decoded)
         left = iter(arrays)

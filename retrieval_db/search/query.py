@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from .. import codes, photos
 from ..codes import Words
 from ..database import Connection
-from ..encoders import DecodingEncoder, Encoder, StoredEncoder, takes_features
+from ..encoders import Encoder, StoredEncoder, decoder_of, takes_features
 from ..errors import UnknownImage, WrongWidth
 from ..sql import queries
 
@@ -57,8 +57,8 @@ def query_photo(path: Path | str, encoder: Encoder) -> Query:
     """
     path = Path(path)
     data = photos.content(path)
-    decode = encoder.decoder if isinstance(encoder, DecodingEncoder) else None
-    image = decode([data])[0] if decode is not None else None
+    decoder = decoder_of(encoder)
+    image = None if decoder is None else decoder([data])[0]
     if image is None:
         image = encoder.prepare(photos.decode(data, path))
     features, outputs = encoder.encode(image[None])

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-torch = pytest.importorskip("torch", reason="the extra `encoder` is not installed")
-pytest.importorskip("torchcodec", reason="the extra `torchcodec` is not installed")
-
-from retrieval_db import photos  # noqa: E402
-from retrieval_db.encoder.devices.decoding import JpegDecoder  # noqa: E402
-from retrieval_db.encoder.networks.preprocess import Preprocess  # noqa: E402
-from retrieval_db.errors import FormatError, UsageError  # noqa: E402
-from tests.encoder.conftest import noise  # noqa: E402
+from retrieval_db import photos
+from retrieval_db.encoder.devices.decoding import JpegDecoder
+from retrieval_db.encoder.networks.preprocess import Preprocess
+from retrieval_db.errors import FormatError, MissingExtra, UsageError
+from tests.encoder.conftest import noise
 
 PREPROCESS = Preprocess(24, interpolation="bicubic", decoder="torchcodec")
 
@@ -37,6 +36,11 @@ def turned(orientation: int, image: Image.Image) -> bytes:
 
 def by_pillow(file: bytes, preprocess: Preprocess = PREPROCESS) -> Any:
     return preprocess(photos.decode(file, Path("image")))
+
+
+@pytest.fixture(autouse=True)
+def _with_the_extra() -> None:
+    pytest.importorskip("torchcodec", reason="the extra `torchcodec` is not installed")
 
 
 @pytest.fixture
@@ -115,6 +119,12 @@ def test_config() -> None:
     for other in (Preprocess(interpolation="lanczos"), Preprocess(mean=(0.5,), std=(0.5,))):
         with pytest.raises(UsageError, match="take pillow"):
             other.changed(decoder="torchcodec")
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(MissingExtra, match=r"retrieval-db\[torchcodec\]"):
+        JpegDecoder(PREPROCESS, torch.device("cpu"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
