@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -33,8 +33,8 @@ class LinearHead:
         normalize: whether features are L2-normalised first.
     """
 
-    weight: Float32
-    bias: Float32
+    weight: Float32 = field(repr=False)
+    bias: Float32 = field(repr=False)
     normalize: bool
 
     def __call__(self, features: Float32) -> Float32:

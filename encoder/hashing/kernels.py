@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,10 +22,10 @@ class KernelHead:
         bias: [L] float32.
     """
 
-    anchors: Float32
+    anchors: Float32 = field(repr=False)
     gamma: float
-    weight: Float32
-    bias: Float32
+    weight: Float32 = field(repr=False)
+    bias: Float32 = field(repr=False)
 
     def __call__(self, features: Float32) -> Float32:
         """Compute the outputs, float32 [N, L], of features, float32 [N, D]; in float64."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Backbone:
 
     name: str
     feature_dim: int
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     published: str | None = None
     sha256: str | None = None
 

@@ -61,6 +61,12 @@ def test_the_two_phases_of_its_life(mobilenet: Path, batch: NDArray[np.uint8]) -
         fitted.fit(features)
 
 
+def test_what_is_printed_of_one_holds_no_weights(fitted: NetworkEncoder) -> None:
+    assert "array(" not in repr(fitted)
+    assert "Conv2d" not in repr(fitted)
+    assert "mobilenet_v2" in repr(fitted)
+
+
 def test_prepare_is_that_of_its_config(fitted: NetworkEncoder, images: list[Image.Image]) -> None:
     array = fitted.prepare(images[0])
     assert array.shape == (3, 64, 64)
