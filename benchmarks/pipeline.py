@@ -10,8 +10,9 @@ the pipeline can reach 1 / (decode time + network time); on a GPU the smaller of
 Runs are interleaved, and the median of each is reported. The writer is held against COPY of the
 very same bytes into the same tables, in transactions of the same size.
 
-Photos: the clothing photos of the shared data, linked as often as it takes to have N; more for
-`phash64`, because worker processes are only started once some hundred photos have been read.
+Photos: the clothing photos of the shared data, linked as often as it takes to have N. Worker
+processes start once some hundred photos have been read: with fewer than several times as many
+they are not measured.
 """
 
 from __future__ import annotations
@@ -42,11 +43,12 @@ from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import EncodeReport, Profile, Stage, encoding, reading
 from retrieval_db.pipeline.encoding import ENCODE_BATCH
-from retrieval_db.pipeline.processes import Processes
+from retrieval_db.pipeline.processes import FEW, Processes
 from retrieval_db.pipeline.reading import Prepared, Threads, Wanted
 
 NAME = "benchmark-pipeline"
 FIT_ON = 400
+PROCESSES_MEASURED_FROM = 4 * FEW * reading.CHUNK  # photos: threads read the first quarter
 
 
 # Processor seconds of this process and its workers in each measurement, by what was measured.
@@ -198,10 +200,10 @@ def compared(
     }
 
 
-def ways(cores: int, *, processes: bool = True) -> Iterator[tuple[str, int, bool]]:
-    """Readers to compare: name, how many, whether they are processes."""
+def ways(cores: int, count: int, *, processes: bool = True) -> Iterator[tuple[str, int, bool]]:
+    """Readers to compare on so many photos: name, how many, whether they are processes."""
     yield f"{cores} threads", cores, False
-    if processes:
+    if processes and count >= PROCESSES_MEASURED_FROM:
         yield f"{cores} processes", cores, True
 
 
@@ -223,7 +225,7 @@ def network_study(
     profiles: dict[str, Profile] = {}
     for _ in range(repeat):
         work.append(network_seconds(encoder, batches))
-        for name, workers, processes in ways(cores, processes=encoder.decoder is None):
+        for name, workers, processes in ways(cores, count, processes=encoder.decoder is None):
             reader = encoding.reader_for(encoder, Profile(), processes, workers)
             decode.setdefault(name, []).append(decode_seconds(folder, reader, workers))
             took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
@@ -273,7 +275,7 @@ def hash_study(db: Database | None, folder: Path, repeat: int) -> dict[str, Any]
         reader = Threads(Decoded(), profile.read, profile.decode)
         decode.append(decode_seconds(folder, reader, cores))
         work.append(seconds(lambda: plain.in_threads(encoder.prepare, decoded, cores), "network"))
-        for name, workers, processes in ways(cores):
+        for name, workers, processes in ways(cores, count):
             took, profiles[name] = pipeline_seconds(db, encoder, folder, name, workers, processes)
             whole.setdefault(name, []).append(took)
     return {
@@ -294,8 +296,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
     parser.add_argument("--decoder", default="pillow", choices=("pillow", "torchcodec"))
-    parser.add_argument("--photos", type=int, default=500)
-    parser.add_argument("--hashed", type=int, default=3_000, help="Photos for phash64.")
+    parser.add_argument("--photos", type=int, default=2_048)
+    parser.add_argument("--hashed", type=int, default=12_000, help="Photos for phash64.")
     parser.add_argument("--rows", type=int, default=100_000, help="Of the writer's study.")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", nargs="*", default=["network", "hash", "writer"])
