@@ -31,7 +31,8 @@ def migrate(
     target = resolve(database, report=note)
     note(f"Database: {target}")
     reached = migration.move(target.url, to)
-    fine = f"at {reached.features}" if reached.features else "absent (needs pgvector 0.7 or later)"
+    cure = " (needs pgvector 0.7 or later)" if reached.current else ""
+    fine = f"at {reached.features}" if reached.features else f"absent{cure}"
     note(f"Core at revision {reached.core or 'base'}; fine stage {fine}.")
 
 

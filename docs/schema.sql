@@ -1049,7 +1049,7 @@ BEGIN
         SELECT DISTINCT own, encoder_id FROM changed;
     END IF;
     IF own % 1000 = 0 AND current_setting('transaction_isolation') = 'read committed'
-       AND pg_try_advisory_xact_lock(7216305922) THEN
+       AND pg_try_advisory_xact_lock(7216305923) THEN
         WITH old AS (
             DELETE FROM image_changes
             WHERE transaction_id <= (SELECT transaction_id FROM image_changes
@@ -1060,7 +1060,8 @@ BEGIN
         INSERT INTO image_changes (transaction_id)
         SELECT max(transaction_id) FROM old HAVING count(*) > 0;
         DELETE FROM image_changes
-        WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+        WHERE transaction_id >= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
+          AND transaction_id <> own;
     END IF;
     RETURN NULL;
 END
@@ -2306,7 +2307,8 @@ CREATE TABLE public.images (
     content_sha256 bytea,
     metadata jsonb,
     CONSTRAINT images_code_check CHECK (((bits = 256) OR (((((code_1 | code_2) | code_3) | code_4) >> (bits / 4)) = 0))),
-    CONSTRAINT images_content_sha256_check CHECK ((octet_length(content_sha256) = 32))
+    CONSTRAINT images_content_sha256_check CHECK ((octet_length(content_sha256) = 32)),
+    CONSTRAINT images_id_check CHECK (((id >= 0) AND (id < '18014398509481984'::bigint)))
 );
 
 COMMENT ON TABLE public.images IS 'retrieval-db: one row for each image and encoder';

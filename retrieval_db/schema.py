@@ -201,6 +201,8 @@ class Image(CoreBase):
             "bits = 256 OR (code_1 | code_2 | code_3 | code_4) >> (bits / 4) = 0",
             name="images_code_check",
         ),
+        # Answers are sorted by distance and id in one bigint.
+        CheckConstraint("id >= 0 AND id < 18014398509481984", name="images_id_check"),
         CheckConstraint("octet_length(content_sha256) = 32", name="images_content_sha256_check"),
         {"comment": "retrieval-db: one row for each image and encoder"},
     )

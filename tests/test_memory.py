@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import retrieval_db
-from retrieval_db import Query, codes, loading, migration
+from retrieval_db import Query, codes, layouts, loading, migration
 from retrieval_db.client import Database
 from retrieval_db.errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
 from retrieval_db.search import MemorySource, flat
@@ -405,11 +405,7 @@ class TestLog:
             "INSERT INTO image_changes (transaction_id, encoder_id, image_ids)"
             " SELECT (pg_current_xact_id()::text)::bigint, 1, '{5}' FROM generate_series(1, 12000)"
         )
-        number = db.connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
-        assert number is not None
-        # The next transaction whose number ends in 000.
-        for _ in range(999 - number[0] % 1000):
-            db.connection.execute("SELECT pg_current_xact_id()")
+        self.next_one_tidies(db)
         db.connection.execute("UPDATE images SET label = 'tidied' WHERE id = 9")
         kept = db.connection.execute("SELECT count(*) FROM image_changes").fetchone()
         assert kept is not None
@@ -420,6 +416,33 @@ class TestLog:
         db.connection.execute("DELETE FROM images WHERE id = 7")
         assert len(assert_same(db, items.codes[0], k=60).hits) == 48
         assert (held.full_reads, held.partial_reads) == (2, 1)
+
+    def next_one_tidies(self, db: Database) -> None:
+        """The number of the next transaction ends in 000."""
+        number = db.connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        assert number is not None
+        for _ in range((999 - number[0]) % 1000):
+            db.connection.execute("SELECT pg_current_xact_id()")
+
+    def test_whoever_tidies_keeps_its_own_note(self, db: Database) -> None:
+        items = example.filled(db.connection, "uniform", 50, 64)
+        assert_same(db, items.codes[0], k=60)
+        self.next_one_tidies(db)
+        with db.connection.transaction():
+            db.connection.execute("DELETE FROM images WHERE id = 3")
+            db.connection.execute("DELETE FROM images WHERE id = 7")
+        assert len(assert_same(db, items.codes[0], k=60).hits) == 48
+        assert db.memory_source().full_reads == 1
+
+    def test_whoever_tidies_is_in_no_tunes_way(
+        self, db: Database, other: psycopg.Connection[Any]
+    ) -> None:
+        example.filled(db.connection, "uniform", 50, 64)
+        self.next_one_tidies(db)
+        with other.transaction():
+            other.execute("DELETE FROM images WHERE id = 3")
+            free = db.connection.execute("SELECT pg_try_advisory_lock(%s)", [layouts.LOCK])
+            assert free.fetchone() == (True,)
 
     def test_changes_of_another_server(self, db: Database) -> None:
         """Restored rows bear transactions that this server is yet to come to."""

@@ -14,7 +14,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 import retrieval_db
-from retrieval_db import migration, write_npz
+from retrieval_db import codes, migration, write_npz
 from retrieval_db.errors import (
     DatabaseError,
     ForeignTable,
@@ -98,6 +98,19 @@ class TestUpAndDown:
         assert not tables(url) & OURS
         assert migration.upgrade(url).core == CORE_HEAD
         assert_works(url)
+
+    def test_features_survive_all_but_base(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            items = example.code_set(example.random_codes("uniform", 20, 64), 64)
+            features = np.random.default_rng(1).normal(size=(20, 8)).astype(np.float32)
+            db.load(replace(items, features=features))
+            query = retrieval_db.Query(codes.words_of(items.codes[3], 64), features[3])
+            before = db.search(query, stage="fine").hits
+        assert migration.move(database_url, "0001") == migration.Revisions("0001", "f001")
+        assert migration.upgrade(database_url).current
+        with retrieval_db.connect(database_url) as db:
+            assert db.search(query, stage="fine").hits == before
+        assert migration.move(database_url, "base") == migration.Revisions(None, None)
 
     def test_again_and_again(self, database_url: str) -> None:
         assert_works(database_url)
@@ -254,7 +267,7 @@ class TestRefused:
 
     def test_an_older_revision(self, database_url: str) -> None:
         migration.move(database_url, "0001")
-        with pytest.raises(NotMigrated, match=r"revision 0001, .*`retrieval-db migrate`"):
+        with pytest.raises(NotMigrated, match=r"revision 0001 and f001, .*`retrieval-db migrate`"):
             retrieval_db.connect(database_url)
         command.succeed("migrate", "-d", database_url)
         assert_works(database_url)
