@@ -132,10 +132,12 @@ def queries(
     elif wanted.photos or wanted.list_file:
         raise UsageError("There are no image files among the queries.")
     for number in wanted.ids:
-        name, query = search.query_by_id(db.connection, number)
-        if encoder is not None and name != encoder:
-            raise UsageError(f"The image {number} has a code of {name!r}, not of {encoder!r}.")
-        stored = db.encoder(name)
+        query = search.query_by_id(db.connection, number)
+        if encoder not in (None, query.encoder):
+            raise UsageError(
+                f"The image {number} has a code of {query.encoder!r}, not of {encoder!r}."
+            )
+        stored = db.encoder(query.encoder)
         yield f"id {number}", None, stored, query
     if wanted.paths or wanted.codes or wanted.codes_file:
         stored = db.encoder(encoder or codes_encoder(wanted.codes_file))

@@ -159,9 +159,11 @@ class Database(AbstractContextManager["Database"]):
         Returns:
             How many images went with it.
         """
+        stored = self.encoder(name)
         with translated(self.connection):
             removed = encoders.remove(self.connection, name)
             layouts.drop_leftovers(self.connection)
+        self._memory.pop(stored.id, None)
         return removed
 
     def tune(
@@ -476,7 +478,7 @@ class Database(AbstractContextManager["Database"]):
     def query_by_id(self, image_id: int) -> Query:
         """The code and feature of a stored image, by its id."""
         with translated(self.connection):
-            return search.query_by_id(self.connection, image_id)[1]
+            return search.query_by_id(self.connection, image_id)
 
     def query_by_path(self, path: str, *, encoder: str | None = None) -> Query:
         """The code and feature of a stored image, by its path."""

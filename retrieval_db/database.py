@@ -25,7 +25,6 @@ OURS = {
     "RD001": errors.UnknownEncoder,
     "RD002": errors.WrongWidth,
     "RD003": errors.UsageError,
-    "RD004": errors.UnknownImage,
     "RD005": errors.TooManyPairs,
     "RD006": errors.DatabaseError,
 }

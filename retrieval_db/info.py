@@ -59,7 +59,11 @@ def describe(connection: Connection, target: Target) -> Info:
             schema=server[2],
             pgvector=server[3],
             revisions=migration.revisions(connection),
-            encoders=tuple((e, counts[e.name]) for e in encoders.stored_encoders(connection)),
+            encoders=tuple(
+                # One that was registered in between holds nothing that was counted.
+                (e, counts.get(e.name, 0))
+                for e in encoders.stored_encoders(connection)
+            ),
             relations=tuple(
                 Relation(name, is_index, own if is_index else total, valid)
                 for name, is_index, total, own, valid in connection.execute(SQL["relations"])

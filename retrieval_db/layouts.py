@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psycopg
@@ -149,9 +149,13 @@ def warm(
 
 
 def drop_leftovers(connection: Connection) -> None:
-    """Drop the indexes and functions that no layout owns, as after removing an encoder."""
-    for (statement,) in connection.execute(SQL["leftovers"]).fetchall():
-        connection.execute(statement)
+    """Drop the indexes and functions that no layout owns, as after removing an encoder.
+
+    A role that may not leaves them to the next `tune`.
+    """
+    with suppress(psycopg.errors.InsufficientPrivilege):
+        for (statement,) in connection.execute(SQL["leftovers"]).fetchall():
+            connection.execute(statement)
 
 
 def make_way(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
@@ -170,12 +174,10 @@ def make_way(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
         leaning = connection.execute(SQL["other_rows_of_width"], values).fetchone()
         if leaning is None or leaning[0]:
             return
-    try:
+    # All or nothing: whoever may only write rows loads them with the indexes in place.
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
         for (statement,) in connection.execute(SQL["drop_statements"], [layout.id]).fetchall():
             connection.execute(statement)
-    except psycopg.errors.InsufficientPrivilege:
-        # Whoever may only write rows loads them with the indexes in place.
-        return
 
 
 def settle(connection: Connection, encoder: StoredEncoder) -> bool:

@@ -17,7 +17,7 @@ TORCH = {"torch", "torchcodec", "torchvision", "safetensors", "sklearn"}
 
 # The rooms of the core, from the ground up: each imports only from the floors below its own.
 FLOORS = (
-    {"errors", "jsonb", "sql"},
+    {"errors", "jsonb", "sql", "texts"},
     {"codes", "photos", "server"},
     {"database", "interchange", "schema"},
     {"encoders", "migration"},

@@ -125,11 +125,17 @@ class TestWhatIsThere:
         (Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png"))).write_bytes(
             (folder / "b.png").read_bytes()
         )
+        deep = folder.joinpath(*["d" * 250] * 11)
+        deep.mkdir(parents=True)
+        shutil.copy(folder / "b.png", deep)
         report = index(database_url, folder)
         assert report.inserted == 5
+        stored = len(str(deep / "b.png"))
         reasons = {Path(path).name: reason for path, reason in report.skipped}
         assert reasons.pop("broken.jpg").startswith("broken image (")
         assert reasons == {
+            "b.png": f"its name has {stored:,} bytes, more than 2,600; "
+            "rename it to have it indexed",
             "caf\\xe9.png": "its name is not UTF-8; rename it to have it indexed",
             "empty.png": "not an image",
             "link.png": "No such file or directory",

@@ -10,7 +10,7 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import psycopg
@@ -20,6 +20,7 @@ import retrieval_db
 from retrieval_db import codes, layouts
 from retrieval_db.database import Connection
 from retrieval_db.errors import UsageError
+from retrieval_db.search import SearchSource
 from tests import example, postgres
 
 # Layouts that cover the code, that leave gaps, and whose chunks span two words.
@@ -285,6 +286,27 @@ def test_a_load_of_half_the_rows_builds_the_indexes_anew(
         assert [(hit.path, hit.distance) for hit in result.hits] == example.nearest(
             replace(items, codes=new), new[7], 10, 4
         )
+
+
+def test_a_bulk_load_by_another_role_keeps_the_indexes_that_it_may_not_drop(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layouts, "BULK", 5000)
+    with retrieval_db.connect(database_url) as db:
+        items = example.filled(db.connection, "uniform", 20_000, 64)
+        role = f"loader_{db.connection.info.dbname}"
+        db.connection.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            for things in ("TABLES", "SEQUENCES"):
+                db.connection.execute(f"GRANT ALL ON ALL {things} IN SCHEMA public TO {role}")
+            with retrieval_db.connect(database_url.replace("postgres@", f"{role}@", 1)) as loader:
+                loader.load(replace(items, codes=items.codes ^ np.uint8(255)))
+                assert loader.search(items.codes[7] ^ np.uint8(255), radius=4).plan == "buckets"
+                loader.remove_encoder("example")
+                assert loader.encoders() == []
+        finally:
+            db.connection.execute(f"DROP OWNED BY {role}")
+            db.connection.execute(f"DROP ROLE {role}")
 
 
 def test_a_compact_layout_stays_compact(database_url: str) -> None:
@@ -574,7 +596,13 @@ def test_a_reader_may_search_in_a_read_only_transaction(database_url: str) -> No
                     " k => NULL, radius => 2)",
                     codes.words_of(items.codes[9], 64),
                 ).fetchall()
-            assert [row[:2] for row in rows] == example.nearest(items, items.codes[9], None, 2)
+            wanted = example.nearest(items, items.codes[9], None, 2)
+            assert [row[:2] for row in rows] == wanted
+            url = database_url.replace("postgres@", f"reader_{name}@", 1)
+            with retrieval_db.connect(url) as other:
+                for source in get_args(SearchSource):
+                    found = other.search(other.query_by_id(10), k=None, radius=2, source=source)
+                    assert [(hit.path, hit.distance) for hit in found.hits] == wanted
         finally:
             db.connection.execute(f"DROP OWNED BY reader_{name}")
             db.connection.execute(f"DROP ROLE reader_{name}")

@@ -17,7 +17,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import retrieval_db
-from retrieval_db import CodeSet, codes, encoders, layouts, loading, read_npz, write_npz
+from retrieval_db import CodeSet, codes, encoders, layouts, loading, read_npz, texts, write_npz
 from retrieval_db.database import Connection, open_connection
 from retrieval_db.errors import (
     ConnectionFailed,
@@ -227,6 +227,14 @@ class TestRows:
             wanted = items.features.astype(np.float16).tolist()
             assert [features[path] for path in items.paths] == wanted
 
+    def test_the_longest_texts(self, database_url: str) -> None:
+        """Of random digits: what PostgreSQL can compress would fit in any case."""
+        digits = np.random.default_rng(2).bytes(texts.LONGEST // 2).hex()
+        items = complete_set(2).take(np.arange(1))
+        with retrieval_db.connect(database_url) as db:
+            db.load(replace(items, paths=[digits], labels=[digits]))
+            assert rows_of(db.connection, "path, label") == [(digits, digits)]
+
     def test_no_rows(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
             assert db.load(complete_set(0)).inserted == 0
@@ -276,6 +284,17 @@ class TestRows:
             db.load(replace(items, labels=None, content_sha256=None))
             assert rows_of(db.connection, "id, path, label, content_sha256") == before
 
+    def test_a_code_that_changes_without_its_hash_loses_it(self, database_url: str) -> None:
+        """It came from another content; `index` then looks again."""
+        items = complete_set()
+        changed = items.codes.copy()
+        changed[:5] ^= 1
+        with retrieval_db.connect(database_url) as db:
+            db.load(items)
+            db.load(replace(items, codes=changed, content_sha256=None))
+            found = dict(rows_of(db.connection, "path, content_sha256"))
+            assert [path for path, sha256 in found.items() if sha256 is None] == items.paths[:5]
+
     def test_a_code_that_changes_without_its_feature_loses_it(self, database_url: str) -> None:
         items = complete_set()
         changed = items.codes.copy()
@@ -324,6 +343,8 @@ class TestRefused:
             ({"paths": ["a"] * 39 + ["a\0b"]}, FormatError, "zero byte"),
             ({"paths": ["a"] * 39 + ["a\udce9"]}, FormatError, "not UTF-8"),
             ({"labels": ["a"] * 39 + ["a\0b"]}, FormatError, "zero byte"),
+            ({"paths": ["a"] * 39 + ["é" * 1301]}, FormatError, "path 'é.* has 2,602 bytes"),
+            ({"labels": ["a"] * 39 + ["a" * 4000]}, FormatError, "label 'a.* has 4,000 bytes"),
         ],
     )
     def test_into_an_encoder_that_has_codes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -125,6 +126,9 @@ class TestAnswers:
         items = example.filled(db.connection, "uniform", 30, 64)
         db.connection.execute("UPDATE images SET id = id + 10000000000000000 WHERE id % 3 = 0")
         assert_same(db, items.codes[0], k=30)
+        for beyond in (-1, 1 << 54):
+            with pytest.raises(psycopg.errors.CheckViolation, match="images_id_check"):
+                db.connection.execute("UPDATE images SET id = %s WHERE id = 1", [beyond])
 
 
 class TestFineStage:
@@ -158,6 +162,9 @@ class TestFineStage:
         for options in (
             {"pool": 0},
             {"pool": -3, "k": None},
+            {"k": 0},
+            {"k": -1},
+            {"radius": -1},
             {"pool": 9, "pool_max": 8},
             {"metric": "l3"},
         ):
@@ -193,6 +200,36 @@ def test_wrong_queries_are_refused_in_the_same_words(db: Database) -> None:
         db.search("ff" * 8, max_candidates=9, source="memory")
     with pytest.raises(UsageError, match="every code is compared"):
         db.search_batch(np.zeros((1, 8), dtype=np.uint8), max_candidates=9, source="memory")
+
+
+def test_an_index_that_cannot_be_made_leaves_the_source_as_it_was(
+    db: Database, other: psycopg.Connection[Any]
+) -> None:
+    """As where memory is short just then."""
+    fail = False
+
+    def made(words: flat.PackedWords, bits: int) -> flat.FlatIndex:
+        if fail:
+            raise MemoryError
+        return flat.NumPyIndex(words, bits)
+
+    items = example.filled(db.connection, "uniform", 50, 64)
+    held = db.memory_source(index=made)
+    query = Query(codes.words_of(items.codes[40], 64))
+    held.search(query)
+    other.execute("DELETE FROM images WHERE id < 4")
+    fail = True
+    with pytest.raises(MemoryError):
+        held.search(query)
+    fail = False
+    assert held.search(query, k=60).hits == db.search(query, k=60).hits
+
+
+def test_nothing_is_kept_of_an_encoder_that_is_removed(db: Database) -> None:
+    example.filled(db.connection, "uniform", 50, 64)
+    held = weakref.ref(db.memory_source())
+    db.remove_encoder("example")
+    assert held() is None
 
 
 class TestFreshness:

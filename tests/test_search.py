@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import psycopg
@@ -153,6 +154,7 @@ def test_wrong_queries_are_refused(database_url: str) -> None:
             db.search("ff" * 8, k=None)
         with pytest.raises(UsageError, match="at least 1"):
             db.search("ff" * 8, k=0)
+        assert len(db.search("ff" * 8, max_candidates=10**30).hits) == 10
         with pytest.raises(UnknownImage, match="id 99"):
             db.query_by_id(99)
         with pytest.raises(UnknownImage, match="no such"):
@@ -164,6 +166,20 @@ def test_sql_says_what_is_wrong(database_url: str) -> None:
         with pytest.raises(psycopg.Error, match="There is no encoder 'nobody'") as caught:
             connection.execute("SELECT * FROM search_codes('nobody', 0, 0, 0, 0)")
         assert caught.value.sqlstate == "RD001"
+
+
+@pytest.mark.parametrize("source", ["database", "memory"])
+def test_a_stored_image_is_no_query_for_another_encoder(
+    database_url: str, source: Literal["database", "memory"]
+) -> None:
+    with retrieval_db.connect(database_url) as db:
+        for name in ("first", "second"):
+            example.filled(db.connection, "uniform", 20, 64, name)
+        by_path = db.query_by_path("first/7.jpg", encoder="first")
+        for query in (by_path, db.query_by_id(8)):
+            assert db.search(query, encoder="first", k=1, source=source).hits[0].image_id == 8
+            with pytest.raises(UsageError, match=r"a code of 'first'.* encoder 'first'"):
+                db.search(query, encoder="second", source=source)
 
 
 def test_stored_images_as_queries(database_url: str) -> None:
@@ -179,8 +195,6 @@ class TestFineStage:
 
     @pytest.fixture
     def items(self) -> retrieval_db.CodeSet:
-        from dataclasses import replace
-
         random = np.random.default_rng(5)
         items = example.code_set(example.random_codes("clustered", 400, 64), 64)
         return replace(items, features=random.normal(size=(400, 24)).astype(np.float32))
@@ -226,8 +240,6 @@ class TestFineStage:
     def test_a_tie_too_large_for_the_pool_is_cut_and_says_so(
         self, database_url: str, items: retrieval_db.CodeSet
     ) -> None:
-        from dataclasses import replace
-
         same = replace(items, codes=np.repeat(items.codes[:1], 400, axis=0))
         with retrieval_db.connect(database_url) as db:
             db.load(same)
@@ -242,8 +254,6 @@ class TestFineStage:
         self, database_url: str, items: retrieval_db.CodeSet
     ) -> None:
         """They are in the pool; on both sources and in batches."""
-        from dataclasses import replace
-
         assert items.features is not None
         there = np.arange(400) % 3 == 0
         with retrieval_db.connect(database_url) as db:
@@ -272,8 +282,6 @@ class TestFineStage:
     def test_a_feature_of_zeros_has_no_cosine(
         self, database_url: str, items: retrieval_db.CodeSet
     ) -> None:
-        from dataclasses import replace
-
         assert items.features is not None
         features = items.features.copy()
         features[7] = 0
@@ -311,12 +319,13 @@ class TestFineStage:
         with retrieval_db.connect(database_url) as db:
             example.filled(db.connection, "uniform", 30, 64, "bare")
             db.load(items)
-            assert db.search(db.query_by_id(35), encoder="example").stage == "fine"
+            query = db.query_by_id(35)
+            assert db.search(query, encoder="example").stage == "fine"
             assert db.search(items.codes[0], encoder="example").stage == "coarse"
             with pytest.raises(UsageError, match="no feature"):
                 db.search(items.codes[0], encoder="example", stage="fine")
             with pytest.raises(UsageError, match="have no features"):
-                db.search(db.query_by_id(35), encoder="bare", stage="fine")
+                db.search(replace(query, encoder=None), encoder="bare", stage="fine")
 
     def test_a_feature_of_another_dimension_is_refused(
         self, database_url: str, items: retrieval_db.CodeSet
@@ -352,8 +361,6 @@ def test_a_batch_gives_the_single_answers_as_arrays(database_url: str, bits: int
 def test_a_batch_goes_from_coarse_to_fine(
     database_url: str, metric: retrieval_db.search.Metric
 ) -> None:
-    from dataclasses import replace
-
     random = np.random.default_rng(5)
     items = example.code_set(example.random_codes("clustered", 600, 64), 64)
     items = replace(items, features=random.normal(size=(600, 24)).astype(np.float32))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from .. import codes, jsonb
+from .. import codes, jsonb, texts
 from ..encoders import StoredEncoder
 from ..errors import FormatError
 from ..interchange import CodeSet
 from .copy_format import Column, constant, fields, fixed, integers
+
+# Characters of a text that a message shows.
+SHOWN = 80
 
 
 def image_columns(encoder: StoredEncoder, batch: CodeSet) -> list[Column]:
@@ -42,7 +45,7 @@ def image_columns(encoder: StoredEncoder, batch: CodeSet) -> list[Column]:
 
 
 def stored_text(kind: str, value: str | None) -> bytes | None:
-    """A text as it is stored; `kind` says what it is.
+    """A text as it is stored; `kind` says what it is: path, label or metadata.
 
     Raises:
         FormatError: it cannot be stored; or a path is missing.
@@ -52,14 +55,10 @@ def stored_text(kind: str, value: str | None) -> bytes | None:
             raise FormatError("An image without a path: every code needs one.")
         return None
     try:
-        encoded = value.encode()
-    except UnicodeEncodeError as error:
-        raise FormatError(
-            f"The {kind} {value!r} is not UTF-8 and cannot be stored. Rename it."
-        ) from error
-    if b"\0" in encoded:
-        raise FormatError(f"The {kind} {value!r} contains a zero byte and cannot be stored.")
-    return encoded
+        return texts.encoded(value, None if kind == "metadata" else texts.LONGEST)
+    except ValueError as error:
+        shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
+        raise FormatError(f"The {kind} {shown!r} {error}, and cannot be stored.") from error
 
 
 def stored_json(value: str | None) -> bytes | None:
@@ -74,7 +73,7 @@ def stored_json(value: str | None) -> bytes | None:
         jsonb.parse(value)
     except ValueError as error:
         raise FormatError(
-            f"The metadata {value[:80]!r} cannot be stored as JSON: {error}."
+            f"The metadata {value[:SHOWN]!r} cannot be stored as JSON: {error}."
         ) from error
     encoded = stored_text("metadata", value)
     assert encoded is not None

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from .. import texts
 from ..errors import FormatError
 
 FOLDER = "folder"
@@ -22,7 +23,8 @@ def label_reader(source: str) -> Labels:
     start from the CSV's folder. An empty label is none.
 
     Raises:
-        FormatError: the file cannot be read, or a line has no two columns.
+        FormatError: the file cannot be read, a line has no two columns, or a label cannot be
+            stored.
     """
     if source == FOLDER:
         return lambda path: Path(os.path.abspath(path)).parent.name
@@ -56,5 +58,9 @@ def _read_csv(file: Path) -> dict[str, str]:
         if number == 1 and [cell.strip().lower() for cell in row] == ["path", "label"]:
             continue
         if label := row[1].strip():
+            try:
+                texts.encoded(label)
+            except ValueError as error:
+                raise FormatError(f"{file}, line {number}: the label {error}.") from error
             given[row[0].strip()] = label
     return given

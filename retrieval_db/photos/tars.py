@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from .. import jsonb
+from .. import jsonb, texts
 from ..errors import FormatError
 
 SUFFIX = ".tar"
@@ -24,8 +24,6 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 
 # What stands beside an image is short; longer members are no labels.
 SHORT = 1 << 20
-# Bytes that surely fit into a row of the index on labels.
-LONGEST_LABEL = 2_600
 
 
 @dataclass(frozen=True)
@@ -220,4 +218,4 @@ def _text(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> str:
 
 
 def _label(text: str) -> str | None:
-    return text if text and len(text.encode()) <= LONGEST_LABEL else None
+    return text if text and len(text.encode()) <= texts.LONGEST else None

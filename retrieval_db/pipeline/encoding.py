@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import photos
+from .. import photos, texts
 from ..codes import binarize
 from ..encoders import (
     Encoder,
@@ -88,7 +88,7 @@ def stored_path(path: Path, root: Path | None) -> str:
     """The path under which a file is stored: absolute, or relative to `root`.
 
     Raises:
-        ImageError: it is not under `root`, or its name is not UTF-8.
+        ImageError: it is not under `root`, or its name cannot be stored.
     """
     text = absolute(path, root)
     if root is not None:
@@ -96,10 +96,10 @@ def stored_path(path: Path, root: Path | None) -> str:
             raise ImageError(f"{photos.printable(path)}: not under the root {root}")
         text = os.path.relpath(text, root)
     try:
-        text.encode()
-    except UnicodeEncodeError as error:
+        texts.encoded(text)
+    except ValueError as error:
         raise ImageError(
-            f"{photos.printable(path)}: its name is not UTF-8; rename it to have it indexed"
+            f"{photos.printable(path)}: its name {error}; rename it to have it indexed"
         ) from error
     return text
 

@@ -15,8 +15,8 @@ from ..database import Connection, translated
 from ..encoders import StoredEncoder
 from ..errors import UsageError
 from ..sql import queries
-from .query import Query, check_feature, vector_text
-from .single import Metric, bounded, choose_stage
+from .query import Query, check_bounds, check_comparable, vector_text
+from .single import MOST_CANDIDATES, Metric, bounded, choose_stage
 
 SQL = queries("search")
 
@@ -85,6 +85,7 @@ def search_batch(
             another dimension.
         MissingExtension: features without pgvector.
     """
+    check_bounds(k, radius, "coarse" if features is None else "fine")
     words = codes.to_words(packed, encoder.bits)
     given: dict[str, Any] = {
         "encoder": encoder.name,
@@ -92,7 +93,7 @@ def search_batch(
         "radius": bounded(radius),
         "labels": list(labels) if labels else None,
         "metadata": Jsonb(dict(metadata)) if metadata else None,
-        "max_candidates": max_candidates,
+        "max_candidates": bounded(max_candidates, MOST_CANDIDATES),
     }
     parts: list[dict[str, Any]] = []
     for start in range(0, len(words), AT_ONCE):
@@ -104,7 +105,7 @@ def search_batch(
         raise UsageError(f"There are {len(words)} codes, but {len(features)} features.")
     for feature in features[:1]:
         query = Query((0, 0, 0, 0), feature)
-        check_feature(encoder, query)
+        check_comparable(encoder, query)
         choose_stage(connection, encoder, query, "fine")
     texts = list(map(vector_text, features))
     for number, part in enumerate(parts):

@@ -30,7 +30,7 @@ from ..errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
 from ..sql import queries
 from . import flat, resident
 from .batch import NONE, BatchResult
-from .query import Query, check_feature, vector_text
+from .query import Query, check_bounds, check_comparable, vector_text
 from .resident import ResidentCodes
 from .single import Hit, Metric, SearchResult, Stage, choose_stage
 
@@ -128,22 +128,22 @@ class MemorySource:
                 codes are stale; or they come faster than they can be read.
         """
         started = time.perf_counter()
-        check_feature(self.encoder, query)
+        check_comparable(self.encoder, query)
         packed = self._packed(np.array([query.words], dtype=np.int64))
         with translated(self.connection):
-            if choose_stage(self.connection, self.encoder, query, stage) == "fine":
+            stage = choose_stage(self.connection, self.encoder, query, stage)
+            check_bounds(k, radius, stage)
+            if stage == "fine":
                 wanted = max(pool, k or 0)
                 most = 10 * wanted if pool_max is None else pool_max
                 _check_fine(pool, most, metric)
                 wanted = min(wanted, most)
-                _check(wanted, radius)
 
                 def attempt() -> SearchResult:
                     # One row beyond the largest pool tells whether the last tie is whole.
                     found = self._nearest(packed, most + 1, radius, labels, metadata)[0]
                     return self._fine(query, _with_whole_tie(found, wanted), k, most, metric)
             else:
-                _check(k, radius)
 
                 def attempt() -> SearchResult:
                     return self._coarse(self._nearest(packed, k, radius, labels, metadata)[0])
@@ -161,8 +161,8 @@ class MemorySource:
         metadata: Mapping[str, Any] | None = None,
     ) -> BatchResult:
         """Find the images nearest to each of many codes; see `search.search_batch`."""
+        check_bounds(k, radius, "coarse")
         wanted = self._packed(codes.to_words(packed, self.encoder.bits))
-        _check(k, radius)
 
         def attempt() -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
             found = self._nearest(wanted, k, radius, labels, metadata)
@@ -252,8 +252,9 @@ class MemorySource:
             raise _Changed
 
     def _use(self, found: ResidentCodes) -> None:
-        self._codes = found
-        self._index = self._make_index(found.words, self.encoder.bits)
+        # Both or neither: making the index may want more memory than there is.
+        index = self._make_index(found.words, self.encoder.bits)
+        self._codes, self._index = found, index
 
     def _given(self) -> dict[str, Any]:
         return {"encoder_id": self.encoder.id, "horizon": self._horizon}
@@ -352,13 +353,6 @@ def _with_whole_tie(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 
 
 # The same words as in SQL.
-
-
-def _check(k: int | None, radius: int | None) -> None:
-    if k is None and radius is None:
-        raise UsageError("Give k, a radius or both.")
-    if (k is not None and k < 1) or (radius is not None and radius < 0):
-        raise UsageError("k must be at least 1 and the radius at least 0.")
 
 
 def _check_fine(pool: int, pool_max: int, metric: str) -> None:

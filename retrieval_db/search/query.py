@@ -14,7 +14,7 @@ from .. import codes, photos
 from ..codes import Words
 from ..database import Connection
 from ..encoders import Encoder, StoredEncoder, decoder_of, takes_features
-from ..errors import UnknownImage, WrongWidth
+from ..errors import UnknownImage, UsageError, WrongWidth
 from ..sql import queries
 
 SQL = queries("search")
@@ -27,10 +27,12 @@ class Query:
     Attributes:
         words: the four words of the code.
         feature: float32 [D], or None.
+        encoder: the name of the one whose code it is; None where that is not known.
     """
 
     words: Words
     feature: NDArray[np.float32] | None = None
+    encoder: str | None = None
 
 
 # What can be looked for: a query, a text (hex, bits, words), four words, or a packed code.
@@ -66,8 +68,8 @@ def query_photo(path: Path | str, encoder: Encoder) -> Query:
     return Query(words, None if features is None else features[0])
 
 
-def query_by_id(connection: Connection, image_id: int) -> tuple[str, Query]:
-    """The encoder's name, and the code and feature, of a stored image.
+def query_by_id(connection: Connection, image_id: int) -> Query:
+    """The code and feature of a stored image.
 
     Raises:
         UnknownImage: there is no such image.
@@ -75,7 +77,7 @@ def query_by_id(connection: Connection, image_id: int) -> tuple[str, Query]:
     row = connection.execute(SQL["image_by_id"], [image_id]).fetchone()
     if row is None:
         raise UnknownImage(f"There is no image with the id {image_id}.")
-    return str(row[1]), _stored_query(connection, row)
+    return _stored_query(connection, row)
 
 
 def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> Query:
@@ -101,7 +103,7 @@ def _stored_query(connection: Connection, row: tuple[Any, ...]) -> Query:
     if takes_features(connection):
         found = connection.execute(SQL["feature_of"], [row[0]]).fetchone()
         feature = None if found is None else np.array(found[0], dtype=np.float32)
-    return Query((row[2], row[3], row[4], row[5]), feature)
+    return Query((row[2], row[3], row[4], row[5]), feature, encoder=row[1])
 
 
 def vector_text(feature: NDArray[np.floating]) -> str:
@@ -114,12 +116,31 @@ def vector_text(feature: NDArray[np.floating]) -> str:
     return "[" + ",".join(["%.5g"] * len(values)) % tuple(values) + "]"
 
 
-def check_feature(encoder: StoredEncoder, query: Query) -> None:
-    """Refuse a query whose feature cannot be compared with the encoder's.
+def check_bounds(k: int | None, radius: int | None, stage: str) -> None:
+    """Refuse what no search can do, in the words of the SQL functions.
 
     Raises:
-        WrongWidth: it has another dimension.
+        UsageError: impossible values; or neither in the coarse stage (in the fine one the pool
+            is bound enough).
     """
+    if k is None and radius is None and stage == "coarse":
+        raise UsageError("Give k, a radius or both.")
+    if (k is not None and k < 1) or (radius is not None and radius < 0):
+        raise UsageError("k must be at least 1 and the radius at least 0.")
+
+
+def check_comparable(encoder: StoredEncoder, query: Query) -> None:
+    """Refuse a query that cannot be compared with the encoder's codes and features.
+
+    Raises:
+        UsageError: it is of another encoder.
+        WrongWidth: its feature has another dimension.
+    """
+    if query.encoder not in (None, encoder.name):
+        raise UsageError(
+            f"The query is a code of {query.encoder!r}, which says nothing about codes of "
+            f"{encoder.name!r}: search with encoder {query.encoder!r}."
+        )
     if query.feature is not None and encoder.feature_dim not in (None, len(query.feature)):
         raise WrongWidth(
             f"Features of {encoder.name!r} have {encoder.feature_dim} dimensions; "

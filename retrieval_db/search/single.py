@@ -13,7 +13,7 @@ from ..database import Connection, translated
 from ..encoders import StoredEncoder, takes_features
 from ..errors import MissingExtension, UsageError
 from ..sql import queries
-from .query import Query, check_feature, vector_text
+from .query import Query, check_bounds, check_comparable, vector_text
 
 SQL = queries("search")
 
@@ -22,6 +22,7 @@ Metric = Literal["cosine", "l2"]
 SearchSource = Literal["database", "memory"]
 
 MOST = 2**31 - 1
+MOST_CANDIDATES = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def search(
         connection: to a migrated database.
         encoder: whose codes are searched.
         query: the code, and its feature for the fine stage.
-        k: how many at most; None for all within `radius`.
+        k: how many at most; None for all within `radius`, or the whole pool of the fine stage.
         radius: largest Hamming distance, in bits.
         labels: only images with one of these labels.
         metadata: only images whose metadata contain this (`jsonb @>`).
@@ -123,8 +124,9 @@ def search(
         WrongWidth: the code does not fit the encoder, or the feature its dimension.
         MissingExtension: the fine stage without pgvector.
     """
-    check_feature(encoder, query)
+    check_comparable(encoder, query)
     stage = choose_stage(connection, encoder, query, stage)
+    check_bounds(k, radius, stage)
     parameters: dict[str, Any] = {
         "encoder": encoder.name,
         **{f"q{number}": word for number, word in enumerate(query.words, start=1)},
@@ -132,7 +134,7 @@ def search(
         "radius": bounded(radius),
         "labels": list(labels) if labels else None,
         "metadata": Jsonb(dict(metadata)) if metadata else None,
-        "max_candidates": max_candidates,
+        "max_candidates": bounded(max_candidates, MOST_CANDIDATES),
         "max_ms": max_ms,
     }
     if stage == "fine":
@@ -147,9 +149,9 @@ def search(
     return _coarse(connection, encoder, parameters)
 
 
-def bounded(number: int | None) -> int | None:
+def bounded(number: int | None, most: int = MOST) -> int | None:
     """A number of images or bits as the SQL functions take it: beyond, nothing changes."""
-    return None if number is None else max(-MOST, min(number, MOST))
+    return None if number is None else max(-most, min(number, most))
 
 
 def choose_stage(

@@ -35,7 +35,8 @@ COPY incoming (encoder_id, bits, code_1, code_2, code_3, code_4, path, label,
 FROM STDIN (FORMAT binary)
 
 -- name: upsert
--- A label, hash or metadata that the new row does not give keeps its old value.
+-- A label, hash or metadata that the new row does not give keeps its old value; not the hash where
+-- the code is another, which came from another content.
 INSERT INTO images AS image (encoder_id, bits, code_1, code_2, code_3, code_4,
                              path, label, content_sha256, metadata)
 SELECT encoder_id, bits, code_1, code_2, code_3, code_4, path, label, content_sha256,
@@ -44,7 +45,11 @@ ON CONFLICT (encoder_id, path) DO UPDATE SET
     code_1 = excluded.code_1, code_2 = excluded.code_2,
     code_3 = excluded.code_3, code_4 = excluded.code_4,
     label = coalesce(excluded.label, image.label),
-    content_sha256 = coalesce(excluded.content_sha256, image.content_sha256),
+    content_sha256 = coalesce(
+        excluded.content_sha256,
+        CASE WHEN (image.code_1, image.code_2, image.code_3, image.code_4)
+                  = (excluded.code_1, excluded.code_2, excluded.code_3, excluded.code_4)
+             THEN image.content_sha256 END),
     metadata = coalesce(excluded.metadata, image.metadata)
 
 -- name: delete_stale_features
