@@ -27,7 +27,7 @@ from retrieval_db.errors import (
 from retrieval_db.exporting import Restriction
 from retrieval_db.interchange import Settings, joined, open_source, read_codes
 from retrieval_db.interchange.csv_table import CsvWriter
-from retrieval_db.interchange.npz import NpzWriter
+from retrieval_db.interchange.npz_writer import NpzWriter
 from retrieval_db.interchange.parquet import ParquetWriter
 from tests import command, example
 

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from retrieval_db.errors import (
     UsageError,
     WrongWidth,
 )
-from retrieval_db.interchange import replacing
+from retrieval_db.interchange import npz_writer, replacing
+from retrieval_db.interchange.npz import NpzSource
 from retrieval_db.loading import bulk, crew, writer
 from tests import example, postgres
 
@@ -82,7 +84,49 @@ class TestFile:
         for name in ("bits", "encoder", "fingerprint", "config", "artifact", "root"):
             assert getattr(found, name) == getattr(items, name), name
         assert list(found.paths) == items.paths
-        assert found.labels == [label or "" for label in items.labels or ()]
+        assert list(found.labels or [""] * rows) == [label or "" for label in items.labels or ()]
+
+    @pytest.mark.parametrize("name", ["paths", "labels", "metadata"])
+    def test_a_long_text_does_not_widen_the_others(self, tmp_path: Path, name: str) -> None:
+        texts = [str(row) for row in range(3000)]
+        texts[1500] = json.dumps("猫" * 300_000, ensure_ascii=False)
+        column: dict[str, Any] = {name: texts}
+        items = replace(example.code_set(np.zeros((3000, 2), np.uint8), 16), **column)
+        with npz_writer(tmp_path / "codes.npz") as writer:
+            for batch in items.batches(700):
+                writer.write(batch)
+        assert getattr(read_npz(tmp_path / "codes.npz"), name) == texts
+        parts = list(NpzSource(tmp_path / "codes.npz").batches(400))
+        assert [text for part in parts for text in getattr(part, name)] == texts
+        with np.load(tmp_path / "codes.npz") as arrays:
+            offsets, utf8 = arrays[f"{name}_offsets"], arrays[f"{name}_utf8"].tobytes()
+            assert name not in arrays
+        assert [utf8[start:end].decode() for start, end in pairwise(offsets)] == texts
+
+    @pytest.mark.parametrize(
+        ("offsets", "utf8", "message"),
+        [
+            ([0, 1], b"ab", "2 codes, but 1 paths"),
+            ([1, 1, 2], b"ab", "must begin with 0"),
+            ([0, 2, 1], b"ab", "must not fall"),
+            ([0, 1, 3], b"ab", "ends in the middle"),
+            ([0, 1, 1 << 60], b"ab", "ends in the middle"),
+            ([0, 1, 2], b"abc", "more data"),
+            ([0, 1, 2], b"a\xff", "utf-8"),
+            ([0.0, 1, 2], b"ab", "must be int64"),
+            ([], b"ab", "must begin with 0"),
+        ],
+    )
+    def test_wrong_offsets(
+        self, tmp_path: Path, offsets: list[int], utf8: bytes, message: str
+    ) -> None:
+        arrays = {name: GOOD[name] for name in ("codes", "bits")}
+        texts: dict[str, Any] = {"paths_utf8": np.frombuffer(utf8, np.uint8)}
+        kind = np.int64 if all(isinstance(at, int) for at in offsets) else np.float64
+        texts["paths_offsets"] = np.array(offsets, kind)
+        np.savez(tmp_path / "codes.npz", **arrays, **texts)
+        with pytest.raises(FormatError, match=message):
+            read_npz(tmp_path / "codes.npz")
 
     def test_only_what_is_required(self, tmp_path: Path) -> None:
         items = CodeSet(np.zeros((2, 8), dtype=np.uint8), 64, ["a", "b"])
@@ -151,6 +195,17 @@ class TestFile:
             ({"encoder": 3}, FormatError, "encoder must be texts"),
             ({"encoder_artifact": np.zeros(3)}, FormatError, "must be uint8"),
             ({"encoder_artifact": np.zeros(3, np.uint8)}, FormatError, "safetensors"),
+            ({"root": np.array("x" * (1 << 23))}, FormatError, "root has 33,554,432 bytes"),
+            (
+                {"features": np.zeros((2, 1)), "has_feature": np.ones((2, 2), bool)},
+                FormatError,
+                "has_feature must be booleans",
+            ),
+            (
+                {"paths": np.array([b"\xff\xff\xff\xff"] * 2).view("<U1")},
+                FormatError,
+                "plain arrays",
+            ),
         ],
     )
     def test_wrong_arrays(
@@ -188,6 +243,27 @@ class TestFile:
             read_npz(tmp_path / "nowhere.npz")
         with pytest.raises(FormatError):
             read_npz(tmp_path)
+
+    @pytest.mark.parametrize(
+        "header",
+        ["(((", f"{{'descr': '|u1', 'fortran_order': True, 'shape': ({1 << 80}, {1 << 80})}}"],
+    )
+    def test_odd_headers(self, tmp_path: Path, header: str) -> None:
+        with zipfile.ZipFile(tmp_path / "codes.npz", "w") as archive:
+            size = len(header).to_bytes(2, "little")
+            archive.writestr("codes.npy", b"\x93NUMPY\1\0" + size + header.encode())
+        with pytest.raises(FormatError, match="not an npz of plain arrays"):
+            read_npz(tmp_path / "codes.npz")
+
+    def test_damaged_lzma(self, tmp_path: Path) -> None:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+            archive.writestr("codes.npy", bytes(1000))
+        damaged = bytearray(buffer.getvalue())
+        damaged[60:65] = b"\xff" * 5
+        (tmp_path / "codes.npz").write_bytes(damaged)
+        with pytest.raises(FormatError, match="not an npz of plain arrays: Corrupt"):
+            read_npz(tmp_path / "codes.npz")
 
     def test_a_file_is_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
         items = complete_set()

@@ -3,7 +3,8 @@
 from .codeset import MAX_FEATURE, MAX_FEATURE_DIM, CodeSet, joined
 from .csv_table import csv_writer
 from .files import replacing
-from .npz import ARTIFACT_KEY, npz_writer, read_npz, write_npz
+from .npz import ARTIFACT_KEY, read_npz
+from .npz_writer import npz_writer, write_npz
 from .parquet import parquet_writer
 from .recognise import SOURCES, open_source, read_codes, recognised
 from .sources import Held, Labelled, Settings, Source

@@ -68,7 +68,9 @@ class CodeSet:
         if self.features is not None:
             _check_features(self.features)
         if self.has_feature is not None and (
-            self.features is None or self.has_feature.dtype != np.bool_
+            self.features is None
+            or self.has_feature.dtype != np.bool_
+            or self.has_feature.ndim != 1
         ):
             raise errors.FormatError("has_feature must be booleans [N], beside features.")
 

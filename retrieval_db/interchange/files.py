@@ -8,8 +8,6 @@ import gzip
 import lzma
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,14 +73,21 @@ def stream(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Errors from within name the file; those of reading it become ours."""
+def named(path: Path, problem: str = "cannot be read") -> Iterator[None]:
+    """Errors from within name the file; those of reading it become ours.
+
+    Args:
+        problem: what is wrong with a file that its parser fails on.
+    """
     try:
         yield
     except FileNotFoundError as error:
         raise errors.FormatError(f"There is no file {path}.") from error
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise errors.FormatError(f"{path} cannot be read: {reason}.") from error
     except errors.RetrievalError as error:
         raise type(error)(f"{path}: {error}") from error
+    # Parsers raise nearly anything on damaged files.
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise errors.FormatError(f"{path} cannot be read: {error.strerror}.") from error
+        reason = str(error) or type(error).__name__
+        raise errors.FormatError(f"{path} {problem}: {reason}.") from error

@@ -67,7 +67,10 @@ class ParquetSource(FileSource):
         self.remarks = []
         paths = self.given_paths()
         done = 0
-        with self._errors(arrow), arrow.parquet.ParquetFile(self.path, pre_buffer=False) as file:
+        with (
+            named(self.path, "is not a Parquet file of codes"),
+            arrow.parquet.ParquetFile(self.path, pre_buffer=False) as file,
+        ):
             names = [name for name in file.schema_arrow.names if name in COLUMNS]
             self._check(file.schema_arrow.names, paths)
             head = _head(file.schema_arrow.metadata or {})
@@ -111,14 +114,6 @@ class ParquetSource(FileSource):
         if some and isinstance(some[0], bytes):
             return codes.check_bits(8 * len(some[0]))
         return guess_bits([str(value) for value in some])
-
-    @contextmanager
-    def _errors(self, arrow: Any) -> Iterator[None]:
-        try:
-            with named(self.path):
-                yield
-        except (arrow.ArrowException, ValueError, NotImplementedError) as error:
-            raise FormatError(f"{self.path} is not a Parquet file of codes: {error}.") from error
 
 
 class _Table:
