@@ -18,8 +18,10 @@ from PIL import Image, ImageOps
 
 from retrieval_db import photos
 from retrieval_db.errors import ImageError, UsageError
+from retrieval_db.photos import files
 
 SIZE = (30, 20)
+Image.init()
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -172,6 +174,17 @@ class TestBrokenFiles:
         with pytest.raises(ImageError, match=f"^photo: ({reason})"):
             decoded(make())
 
+    @pytest.mark.parametrize("kind", sorted(files.NOT_PHOTOS & set(Image.OPEN)))
+    def test_what_is_no_photo_is_not_opened_under_any_name(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def opened(*given: object) -> Image.Image:
+            raise AssertionError(kind)
+
+        monkeypatch.setitem(Image.OPEN, kind, (opened, lambda start: True))
+        with pytest.raises(ImageError, match="photo: not an image"):
+            decoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
+
     def test_bytes_changed_at_random_give_an_image_or_an_image_error(self) -> None:
         random = np.random.default_rng(3)
         for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF"):
@@ -198,6 +211,22 @@ class TestBrokenFiles:
         ]:
             with pytest.raises(ImageError, match=f"{name}: {reason}"):
                 photos.content(tmp_path / name)
+
+    def test_a_file_that_is_huge(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with (tmp_path / "a.jpg").open("wb") as file:
+            file.truncate(1 << 40)
+        with pytest.raises(ImageError, match=r"a\.jpg: too large for a photo \(1,099,511,627,776 "):
+            photos.content(tmp_path / "a.jpg")
+
+        def full(*given: object) -> None:
+            raise MemoryError
+
+        (tmp_path / "a.jpg").write_bytes(b"short")
+        monkeypatch.setattr(Path, "read_bytes", full)
+        with pytest.raises(ImageError, match=r"a\.jpg: too large for the memory"):
+            photos.content(tmp_path / "a.jpg")
+        with pytest.raises(ImageError, match=r"a\.jpg: .*too large"):
+            photos.part(tmp_path / "a.jpg", 1 << 70, 5)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
     def test_a_file_without_permission(self, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -172,6 +173,48 @@ class TestTars:
         assert photos.content(shard / "a.png") == picture(1)
         make_shard(shard, {"z.png": picture(9), "a.png": picture(8)})
         assert photos.content(shard / "a.png") == picture(8)
+
+    def test_a_folder_whose_name_grows_in_lower_case(self, tmp_path: Path) -> None:
+        (tmp_path / "İİİ").mkdir()
+        shard = make_shard(tmp_path / "İİİ" / "000.TAR", {"a.png": picture(1)})
+        (item,) = Sources([shard])
+        assert item.content() == photos.content(item.path) == picture(1)
+
+    @pytest.mark.parametrize("size", [1 << 40, 1 << 80])
+    def test_a_member_that_says_it_is_huge(self, tmp_path: Path, size: int) -> None:
+        shard = make_shard(tmp_path / "000.tar", {"a.png": picture(1), "b.png": picture(2)})
+        entry = tarfile.TarInfo("b.png")
+        entry.size = size
+        whole = shard.read_bytes()
+        at = whole.index(b"b.png")
+        shard.write_bytes(whole[:at] + entry.tobuf(tarfile.GNU_FORMAT) + whole[at + 512 :])
+        first, *others = Sources([shard])
+        assert first.content() == photos.content(first.path) == picture(1)
+        for item in others:
+            with pytest.raises(ImageError, match=r"too large for a photo|broken tar file"):
+                item.content()
+        with pytest.raises(ImageError, match=r"too large for a photo"):
+            photos.content(shard / "b.png")
+
+    def test_a_pax_header_that_says_it_is_huge(self, tmp_path: Path) -> None:
+        entry = tarfile.TarInfo("header")
+        entry.type, entry.size = tarfile.XHDTYPE, 1 << 45
+        (tmp_path / "000.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+        (item,) = Sources([tmp_path / "000.tar"])
+        with pytest.raises(ImageError, match="broken tar file"):
+            item.content()
+        assert not photos.exists(tmp_path / "000.tar" / "a.png")
+
+    def test_a_shard_that_cannot_be_read(
+        self, shard: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def closed(*given: object) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+        tars._listing.cache_clear()
+        monkeypatch.setattr(tarfile, "open", closed)
+        with pytest.raises(ImageError, match=r"a\.png: Permission denied"):
+            photos.content(shard / "a.png")
 
     def test_index_search_and_prune(self, database_url: str, shard: Path) -> None:
         options = ["-e", "phash64", "-d", database_url]

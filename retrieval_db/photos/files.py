@@ -7,7 +7,8 @@ import io
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +17,26 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ..errors import ImageError, UsageError
 from . import tars
 
-# What Pillow would also open, but nobody keeps as photos.
-NOT_PHOTOS = {
-    ".pdf",
-    ".eps",
-    ".ps",
-    ".mpg",
-    ".mpeg",
-    ".hdf",
-    ".h5",
-    ".grib",
-    ".bufr",
-    ".wmf",
-    ".emf",
-}
+# What Pillow would also open, but nobody keeps as photos; some of it runs another program, without
+# a limit of time, or is a shell around something else.
+NOT_PHOTOS = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+
+# No photo that Pillow would decode has more bytes, and no single read takes many more.
+LARGEST = 1 << 30
 
 
 def suffixes() -> set[str]:
     """The file name endings, lower case, that are taken for images."""
     Image.init()
-    return set(Image.registered_extensions()) - NOT_PHOTOS
+    known = Image.registered_extensions().items()
+    return {suffix for suffix, kind in known if kind not in NOT_PHOTOS}
+
+
+@cache
+def kinds() -> tuple[str, ...]:
+    """Pillow's names of the formats that are decoded, whatever a file is called."""
+    Image.init()
+    return tuple(kind for kind in Image.ID if kind not in NOT_PHOTOS)
 
 
 def find(source: Path) -> Iterator[Path]:
@@ -70,27 +71,21 @@ def content(path: Path) -> bytes:
     Raises:
         ImageError: it cannot be read.
     """
-    try:
-        mode = path.stat().st_mode
-    except NotADirectoryError as error:
-        inside = tars.place(str(path))
-        if inside is None:
-            raise ImageError(f"{printable(path)}: {error.strerror}") from error
-        return part(Path(inside[0]), *inside[1:])
-    except OSError as error:
-        raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
-    except ValueError as error:
-        # No name has a zero byte.
-        raise ImageError(f"{printable(path)}: {error}") from error
-    try:
-        if stat.S_ISDIR(mode):
+    with _reading(path):
+        try:
+            status = path.stat()
+        except NotADirectoryError:
+            inside = tars.place(str(path))
+            if inside is None:
+                raise
+            return part(Path(inside[0]), *inside[1:])
+        if stat.S_ISDIR(status.st_mode):
             os.listdir(path)
         # A pipe that is named like an image would never end.
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError(f"{printable(path)}: not a file")
+        _check_size(path, status.st_size)
         return path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
 
 
 def part(file: Path, start: int, size: int) -> bytes:
@@ -99,14 +94,31 @@ def part(file: Path, start: int, size: int) -> bytes:
     Raises:
         ImageError: they cannot be read, or the file ends before.
     """
-    try:
-        with file.open("rb", buffering=0) as opened:
-            data = os.pread(opened.fileno(), size, start)
-    except OSError as error:
-        raise ImageError(f"{printable(file)}: {error.strerror or error}") from error
+    _check_size(file, size)
+    with _reading(file), file.open("rb", buffering=0) as opened:
+        data = os.pread(opened.fileno(), size, start)
     if len(data) < size:
         raise ImageError(f"{printable(file)}: the file ends too soon")
     return data
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > LARGEST:
+        raise ImageError(f"{printable(path)}: too large for a photo ({size:,} bytes)")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What goes wrong with reading a file is an ImageError."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"{printable(path)}: {error.strerror or error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{printable(path)}: too large for the memory") from error
+    # No name has a zero byte; no place in a file is beyond 64 bits.
+    except (ValueError, OverflowError) as error:
+        raise ImageError(f"{printable(path)}: {error}") from error
 
 
 def exists(path: Path) -> bool:
@@ -146,7 +158,7 @@ def decode(data: bytes, path: Path) -> Image.Image:
             (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=kinds()) as image:
             image.load()
             return _rgb(_upright(image))
     except UnidentifiedImageError as error:

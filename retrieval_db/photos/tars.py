@@ -10,6 +10,7 @@ their name up to the first dot.
 from __future__ import annotations
 
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from .. import jsonb, texts
 from ..errors import FormatError
 
 SUFFIX = ".tar"
+INSIDE = re.compile(rf"{re.escape(SUFFIX)}(?={re.escape(os.sep)})", re.IGNORECASE | re.ASCII)
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 # What stands beside an image is short; longer members are no labels.
@@ -117,22 +119,20 @@ def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
                         sample.add_json(text)
             _check_end(tar)
             yield from sample.members()
-    except (tarfile.TarError, EOFError) as error:
-        yield from sample.members()
-        raise FormatError(f"{shard}: a broken tar file ({error})") from error
     except OSError as error:
         raise FormatError(f"{shard}: {error.strerror or error}") from error
+    # The module raises nearly anything on broken files.
+    except Exception as error:
+        yield from sample.members()
+        raise FormatError(f"{shard}: a broken tar file ({error})") from error
 
 
 def shard_of(path: str) -> tuple[str, str] | None:
     """The shard that a path leads into, and the member's name; None if there is no such file."""
-    lower = path.lower()
-    at = lower.find(SUFFIX + os.sep)
-    while at >= 0:
-        end = at + len(SUFFIX)
+    for found in INSIDE.finditer(path):
+        end = found.end()
         if os.path.isfile(path[:end]):
             return path[:end], path[end + 1 :]
-        at = lower.find(SUFFIX + os.sep, end)
     return None
 
 
@@ -187,8 +187,10 @@ def _listing(shard: str, modified: int, size: int) -> _Listing:
                 if name := _name(entry):
                     places[name] = (entry.offset_data, entry.size)
             _check_end(tar)
-    except (tarfile.TarError, EOFError):
-        # What stands before the damage can be read.
+    except OSError:
+        raise
+    # The module raises nearly anything on broken files. What stands before the damage can be read.
+    except Exception:
         return _Listing(places, whole=False)
     return _Listing(places, whole=True)
 
