@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import datetime
 import gzip
 import json
 import pickle
@@ -206,6 +207,15 @@ class TestParquet:
             ({"path": ["a"], "code": [b"ab"], "feature": [[1.0, None]]}, "null"),
             ({"path": ["a"], "code": [b"ab"], "content_sha256": [b"x"]}, "32 bytes"),
             ({"path": ["a"], "code": [1.5]}, "code"),
+            ({"path": [1.5], "code": [b"ab"]}, "path must hold texts, not float"),
+            ({"path": [True], "code": [b"ab"]}, "path must hold texts, not bool"),
+            ({"path": [b"\xff"], "code": [b"ab"]}, "path has bytes that are not UTF-8"),
+            ({"code": [b"ab"], "label": [[1]]}, "label must hold texts, not list"),
+            ({"code": [b"ab"], "feature": [1.5]}, "lists of floats, not double"),
+            ({"code": [b"ab"], "feature": ["[1.5]"]}, "lists of floats, not string"),
+            ({"code": [b"ab"], "metadata": [{"a": b"x"}]}, "not JSON serializable"),
+            ({"code": [b"ab"], "metadata": [{"a": datetime.date.today()}]}, "not JSON"),
+            ({"code": [b"ab"], "content_sha256": [7]}, "32 bytes"),
         ],
     )
     def test_wrong_columns(self, tmp_path: Path, columns: Any, message: str) -> None:
@@ -216,6 +226,51 @@ class TestParquet:
         with pytest.raises(RetrievalError, match=message) as caught:
             read(tmp_path / "a.parquet")
         assert "a.parquet" in str(caught.value)
+
+    def test_texts_as_bytes(self, tmp_path: Path) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        columns = {
+            "path": ["ä.jpg".encode()],
+            "code": [b"ab"],
+            "label": arrow.array([b"cat"], arrow.large_binary()),
+            "metadata": [b'{"year": 2024}'],
+        }
+        pq.write_table(arrow.table(columns), tmp_path / "a.parquet")
+        found = read(tmp_path / "a.parquet")
+        assert (found.paths, found.labels) == (["ä.jpg"], ["cat"])
+        assert found.metadata == ['{"year": 2024}']
+
+    def test_two_columns_of_one_name(self, tmp_path: Path) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        table = arrow.table([arrow.array([b"ab"])] * 2, names=["code", "code"])
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(FormatError, match="several columns called code"):
+            read(tmp_path / "a.parquet")
+
+    def test_a_column_without_a_value(self, tmp_path: Path) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        table = arrow.table({"code": [b"ab"], "feature": arrow.nulls(1), "label": arrow.nulls(1)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        found = read(tmp_path / "a.parquet")
+        assert (found.features, found.labels) == (None, [None])
+
+    @pytest.mark.parametrize(
+        "head", ['{"bits": "16"}', '{"config": {"kind": "network"}}', '{"root": 7}', "[]", "x"]
+    )
+    def test_a_wrong_head(self, tmp_path: Path, head: str) -> None:
+        arrow = pytest.importorskip("pyarrow")
+        import pyarrow.parquet as pq
+
+        table = arrow.table({"code": [b"ab"]}).replace_schema_metadata({"retrieval_db": head})
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(FormatError, match="metadata under `retrieval_db` cannot be read"):
+            read(tmp_path / "a.parquet")
 
     def test_damaged(self, tmp_path: Path) -> None:
         pytest.importorskip("pyarrow")

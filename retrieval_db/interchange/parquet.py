@@ -24,7 +24,7 @@ COLUMNS = ("path", "label", "code", "content_sha256", "metadata", "feature", *WO
 
 # The key of the file's metadata under which the encoder is described, as JSON.
 KEY = b"retrieval_db"
-HEAD = ("encoder", "bits", "fingerprint", "config", "root")
+HEAD = {"encoder": str, "bits": int, "fingerprint": str, "config": str, "root": str}
 LOOKED_AT = 200
 
 
@@ -49,7 +49,7 @@ class ParquetSource(FileSource):
 
     Columns: `code` (bytes in `np.packbits` order, hex digits, or bits) or `code_1` to `code_4`
     (words); `path`; `label`; `content_sha256` (bytes or hex); `metadata` (JSON); `feature` (a list
-    of floats). Without `path`, it is looked up as in the other formats of bare codes.
+    of floats). Texts may be bytes of UTF-8, or integers. Without `path`, it is looked up as in the other formats of bare codes.
     """
 
     kind = "parquet"
@@ -95,6 +95,8 @@ class ParquetSource(FileSource):
                 "It has no column of codes: `code` (bytes, hex digits or bits), or `code_1` to "
                 f"`code_4`. It has: {', '.join(names)}."
             )
+        if twice := [name for name in COLUMNS if names.count(name) > 1]:
+            raise FormatError(f"It has several columns called {', '.join(twice)}.")
         if paths is not None and "path" in names:
             raise UsageError(f"{self.path} has paths of its own; leave --paths out.")
         if left_out := [name for name in names if name not in COLUMNS]:
@@ -150,7 +152,7 @@ class _Table:
 
     def _paths(self, paths: Paths | None) -> list[str]:
         if "path" in self.columns:
-            return [str(path) for path in self._whole("path").to_pylist()]
+            return [_text("path", path) for path in self._whole("path").to_pylist()]
         numbers = range(self.first, self.first + self.count)
         return [str(number) if paths is None else paths.of(number) for number in numbers]
 
@@ -174,11 +176,11 @@ class _Table:
             return None
         values = self.columns[name].to_pylist()
         if name == "metadata":
-            return [
-                value if value is None or isinstance(value, str) else json.dumps(value)
+            values = [
+                value if value is None or isinstance(value, (str, bytes)) else json.dumps(value)
                 for value in values
             ]
-        return [None if value is None else str(value) for value in values]
+        return [None if value is None else _text(name, value) for value in values]
 
     def _hashes(self) -> NDArray[np.uint8] | None:
         if "content_sha256" not in self.columns:
@@ -187,7 +189,7 @@ class _Table:
         for row, value in enumerate(self.columns["content_sha256"].to_pylist()):
             if value:
                 digest = bytes.fromhex(value) if isinstance(value, str) else value
-                if len(digest) != 32:
+                if not isinstance(digest, bytes) or len(digest) != 32:
                     raise FormatError(f"{self._where(row)}: content_sha256 must have 32 bytes.")
                 hashes[row] = np.frombuffer(digest, dtype=np.uint8)
         return hashes
@@ -197,9 +199,13 @@ class _Table:
         if column is None:
             return None, None
         there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
-        lengths = set(column.value_lengths().drop_null().to_pylist())
-        if not lengths:
+        if not there.any():
             return None, None
+        types = pyarrow().types
+        lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        if not any(is_list(column.type) for is_list in lists):
+            raise FormatError(f"The features must be lists of floats, not {column.type}.")
+        lengths = set(column.value_lengths().drop_null().to_pylist())
         if len(lengths) > 1:
             raise FormatError("The features have different numbers of dimensions.")
         (dimensions,) = lengths
@@ -215,10 +221,27 @@ class _Table:
         return features, there
 
 
+def _text(name: str, value: Any) -> str:
+    """A text from a value of a column, whichever of the usual types it has."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"The column {name} has bytes that are not UTF-8.") from error
+    if type(value) is int:
+        return str(value)
+    raise FormatError(f"The column {name} must hold texts, not {type(value).__name__}.")
+
+
 def _head(metadata: dict[bytes, bytes]) -> dict[str, Any]:
     """What the file says of the encoder."""
     try:
         known = json.loads(metadata.get(KEY, b"{}"))
+        for name, kind in HEAD.items():
+            if not isinstance(known.get(name), kind | None):
+                raise TypeError(name)
         artifact = known.get("artifact")
         return {
             **{name: known.get(name) for name in HEAD},
