@@ -27,7 +27,15 @@ from retrieval_db.errors import (
     WrongWidth,
 )
 from retrieval_db.exporting import WRITERS
-from retrieval_db.interchange import SOURCES, Settings, joined, open_source, parquet, recognised
+from retrieval_db.interchange import (
+    SOURCES,
+    Settings,
+    csv_table,
+    joined,
+    open_source,
+    parquet,
+    recognised,
+)
 from retrieval_db.loading import bulk
 from tests import command, example, old_files
 
@@ -141,6 +149,8 @@ class TestCsv:
             ("path,code,encoder\na,00ff,x\nb,00ff,y\n", FormatError, "several encoders"),
             ("path,code,content_sha256\na,00ff,abc\n", FormatError, "64 hex digits"),
             ("path,code,feature\na,00ff,[1;2]\n", FormatError, "Code 0: a feature is numbers"),
+            (f"path,code,feature\na,00ff,[1{'0' * 400}]\n", FormatError, "Code 0: a feature is"),
+            (f"path,code,feature\na,00ff,{'[' * 100_000}\n", FormatError, "Code 0: a feature is"),
             ('path,code,feature\na,00ff,[1]\nb,00ff,"[1,2]"\n', FormatError, "different numbers"),
         ],
     )
@@ -149,6 +159,27 @@ class TestCsv:
     ) -> None:
         with pytest.raises(error, match=message):
             read(write(tmp_path / "a.csv", text))
+
+    def test_excels_usual_encoding(self, tmp_path: Path) -> None:
+        for rows in (1, 1000):
+            text = "path;code\n" + "a.jpg;00ff\n" * rows + "Müller.jpg;00ff\n"
+            (tmp_path / "a.csv").write_text(text, encoding="latin-1")
+            with pytest.raises(FormatError, match=r"a\.csv.*not UTF-8\. Save it as CSV UTF-8"):
+                read(tmp_path / "a.csv")
+
+    def test_a_line_without_an_end(self, tmp_path: Path) -> None:
+        """It is not held whole, however small the file is."""
+        line = b"a," * (csv_table.MAX_LINE // 2) + b"a"
+        for text in (b"code," + line, b"code,path\n00ff," + line):
+            (tmp_path / "a.csv").write_bytes(gzip.compress(text, 1))
+            with pytest.raises(FormatError, match="is longer than 16,777,216 characters"):
+                read(tmp_path / "a.csv", "csv")
+        write(tmp_path / "b.txt", "00ff " + "x" * (1 << 16))
+        with pytest.raises(FormatError, match="Line 1 is longer"):
+            read(tmp_path / "b.txt")
+        write(tmp_path / "c.txt", "00ff\n")
+        with pytest.raises(FormatError, match="Line 1 is longer"):
+            read(tmp_path / "c.txt", paths=tmp_path / "b.txt")
 
     def test_its_own_paths(self, tmp_path: Path) -> None:
         file = write(tmp_path / "a.csv", "code,path\n00ff,a\n")

@@ -258,6 +258,12 @@ class TestCodes:
         assert sum(map(len, source.batches(7))) == 20
         assert source.remarks == [f"2 paths of {many} belong to no code."]
 
+    def test_a_list_as_the_key_of_a_path(self, tmp_path: Path) -> None:
+        file = self.write(tmp_path, list(self.rows))
+        (tmp_path / "paths.pkl").write_bytes(b"\x80\x02}]X\1\0\0\0as.")
+        with pytest.raises(FormatError, match=r"paths\.pkl: a key is a list of 0, neither number"):
+            codes_of(file, paths=tmp_path / "paths.pkl")
+
     @pytest.mark.parametrize(
         ("root", "error", "message"),
         [

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import FormatError, UsageError
 from .codeset import CodeSet
-from .files import replacing, stream
+from .files import lines, replacing, stream
 from .paths import Paths
 from .sources import FileSource, guess_bits, pack_words, parse_texts
 
@@ -26,8 +26,8 @@ COLUMNS = ("path", "label", "code", "content_sha256", "metadata", "feature", "en
 KNOWN = {*COLUMNS, *WORDS}
 DELIMITERS = ",;\t"
 
-# A field may hold a feature of 16,000 numbers, or somebody's metadata.
-MAX_FIELD = 1 << 24
+# A line may hold a feature of 16,000 numbers, or somebody's metadata.
+MAX_LINE = 1 << 24
 LOOKED_AT = 200
 
 
@@ -87,22 +87,32 @@ class _Reader:
     """The lines of a CSV, each with as many cells as the header."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        csv.field_size_limit(MAX_FIELD)
+        csv.field_size_limit(MAX_LINE)
         self._text = io.TextIOWrapper(file, "utf-8-sig", newline="")
-        head = self._text.readline(MAX_FIELD)
+        text = self._decoded()
+        head = next(text, "")
         delimiter = max(DELIMITERS, key=head.count)
         # The header may not hold a line break; everything after it is the reader's.
         self.header = [
             name.strip().lower() for name in next(csv.reader([head], delimiter=delimiter), [])
         ]
         self.place = {name: at for at, name in enumerate(self.header) if name in KNOWN}
-        self._lines = csv.reader(self._text, delimiter=delimiter, strict=True)
+        self._lines = csv.reader(text, delimiter=delimiter, strict=True)
         if "code" not in self.place and not self.place.keys() >= set(WORDS):
             raise FormatError(
                 "It has no column of codes. The first line names the columns: `code` (hex digits "
                 "or bits) or `code_1` to `code_4`, and `path`; label, content_sha256, metadata and "
                 "feature may be there."
             )
+
+    def _decoded(self) -> Iterator[str]:
+        number = 0
+        try:
+            for line in lines(self._text, MAX_LINE):
+                yield line
+                number += 1
+        except UnicodeDecodeError as error:
+            raise FormatError(f"Behind line {number}: not UTF-8. Save it as CSV UTF-8.") from error
 
     @property
     def line(self) -> int:
@@ -120,8 +130,6 @@ class _Reader:
                     yield row
         except csv.Error as error:
             raise FormatError(f"Line {self.line}: {error}.") from error
-        except UnicodeDecodeError as error:
-            raise FormatError(f"Near line {self.line}: not UTF-8.") from error
 
 
 class _Table:
@@ -200,7 +208,7 @@ class _Table:
             try:
                 if cell:
                     rows.append(np.array(json.loads(cell), dtype=np.float32).reshape(-1))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, OverflowError, RecursionError) as error:
                 raise FormatError(
                     f"{self._where(row)}: a feature is numbers in brackets, [0.5,1,…]."
                 ) from error

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, AnyStr
 
 from .. import errors
 
@@ -70,6 +70,20 @@ def stream(path: Path) -> Iterator[IO[bytes]]:
     """
     with named(path), OPENERS[compression(path)](path, "rb") as file:
         yield file
+
+
+def lines(file: IO[AnyStr], longest: int) -> Iterator[AnyStr]:
+    """The lines of a file, none longer than that: each is held whole.
+
+    Raises:
+        FormatError: a line is longer.
+    """
+    number = 0
+    while line := file.readline(longest + 1):
+        number += 1
+        if len(line) > longest:
+            raise errors.FormatError(f"Line {number} is longer than {longest:,} characters.")
+        yield line
 
 
 @contextmanager

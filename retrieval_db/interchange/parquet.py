@@ -49,7 +49,8 @@ class ParquetSource(FileSource):
 
     Columns: `code` (bytes in `np.packbits` order, hex digits, or bits) or `code_1` to `code_4`
     (words); `path`; `label`; `content_sha256` (bytes or hex); `metadata` (JSON); `feature` (a list
-    of floats). Texts may be bytes of UTF-8, or integers. Without `path`, it is looked up as in the other formats of bare codes.
+    of floats). Texts may be bytes of UTF-8, or integers. Without `path`, it is looked up as in the
+    other formats of bare codes.
     """
 
     kind = "parquet"

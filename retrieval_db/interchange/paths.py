@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..errors import FormatError
 from . import pickle_machine
-from .files import stream
+from .files import lines, stream
 
 # Protocol 2 and later say so; 1 begins with an empty container, or a tuple; 0 with a mark.
 PICKLE = re.compile(rb"\x80[\x00-\x10]|[\]})]|\((?:[ld]p\d|[(KMJXU]|[IL]-?\d+L?\n|[SV].*\n)")
 LONGEST = 1 << 12
+MAX_LINE = 1 << 16
 
 
 class Paths:
@@ -61,6 +62,8 @@ def _entries(path: Path) -> Iterator[tuple[object, str]]:
         return
     for keys, values in pickle_machine.entries(lambda: stream(path)):
         for key, value in zip(keys, values, strict=True):
+            if not isinstance(key, int | str):
+                raise FormatError(f"{path}: a key is {described(key)}, neither number nor text.")
             if not isinstance(value, str):
                 raise FormatError(
                     f"{path}: entry {key} is {described(value)}, not the path of an image."
@@ -70,7 +73,7 @@ def _entries(path: Path) -> Iterator[tuple[object, str]]:
 
 def _lines(path: Path) -> Iterator[str]:
     with stream(path) as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(lines(file, MAX_LINE), start=1):
             try:
                 yield line.removeprefix(b"\xef\xbb\xbf").rstrip(b"\r\n").decode()
             except UnicodeDecodeError as error:

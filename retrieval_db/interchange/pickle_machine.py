@@ -15,7 +15,7 @@ from __future__ import annotations
 import codecs
 import pickletools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from struct import Struct
 from struct import error as TooShort  # noqa: N812
 from typing import IO, Any, Final, NoReturn
@@ -84,14 +84,11 @@ def entries(opened: Opener) -> Iterator[Entries]:
             or it is made to fill the memory.
     """
     done = 0
-    try:
-        with opened() as file:
-            for some in _Reading(file).entries():
-                yield some
-                done += 1
+    with opened() as file, suppress(_Fetched):
+        for some in _Reading(file).entries():
+            yield some
+            done += 1
         return
-    except _Fetched:
-        pass
     with opened() as file:
         wanted = _fetched(file)
     with opened() as file:

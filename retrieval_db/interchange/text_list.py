@@ -9,7 +9,7 @@ from typing import IO
 
 from ..errors import FormatError, UsageError
 from .codeset import CodeSet
-from .files import stream
+from .files import lines, stream
 from .paths import Paths
 from .sources import FileSource, guess_bits, parse_texts
 
@@ -82,9 +82,7 @@ def rows(file: IO[bytes]) -> Iterator[Row]:
     Raises:
         FormatError: a line holds something else.
     """
-    number = 0
-    while line := file.readline(MAX_LINE):
-        number += 1
+    for number, line in enumerate(lines(file, MAX_LINE), start=1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
         except UnicodeDecodeError as error:
