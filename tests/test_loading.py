@@ -18,7 +18,17 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import retrieval_db
-from retrieval_db import CodeSet, codes, encoders, layouts, loading, read_npz, texts, write_npz
+from retrieval_db import (
+    CodeSet,
+    codes,
+    encoders,
+    exporting,
+    layouts,
+    loading,
+    read_npz,
+    texts,
+    write_npz,
+)
 from retrieval_db.database import Connection, open_connection
 from retrieval_db.errors import (
     ConnectionFailed,
@@ -31,7 +41,7 @@ from retrieval_db.errors import (
     UsageError,
     WrongWidth,
 )
-from retrieval_db.interchange import npz_writer, replacing
+from retrieval_db.interchange import npz_writer, open_source, replacing
 from retrieval_db.interchange.npz import NpzSource
 from retrieval_db.loading import bulk, crew, writer
 from tests import example, postgres
@@ -315,6 +325,31 @@ class TestRows:
         with retrieval_db.connect(database_url) as db:
             assert db.load(complete_set(0)).inserted == 0
             assert [encoder.name for encoder in db.encoders()] == ["example"]
+
+    @pytest.mark.parametrize("change", ["fingerprint", "bits", "rows"])
+    @pytest.mark.parametrize("kind", ["npz", "parquet"])
+    def test_a_file_that_is_replaced_before_it_is_loaded(
+        self, database_url: str, tmp_path: Path, kind: str, change: str
+    ) -> None:
+        if kind == "parquet":
+            pytest.importorskip("pyarrow")
+        items = complete_set()
+        other = {
+            "fingerprint": replace(items, fingerprint="ab" * 32),
+            "bits": complete_set(bits=128),
+            "rows": items.take(slice(0, 30)),
+        }
+        file = tmp_path / "codes"
+        with retrieval_db.connect(database_url) as db:
+            for codes_of_file in (items, other[change]):
+                with exporting.WRITERS[kind](file) as writer:
+                    writer.write(codes_of_file)
+                if codes_of_file is items:
+                    source = open_source(file)
+                    surveyed = loading.survey(source)
+            with pytest.raises(FormatError, match="has changed since it was looked through"):
+                db.load(source, surveyed=surveyed)
+            assert len(rows_of(db.connection)) == (30 if change == "rows" else 0)
 
     def test_the_name_overrides_the_files(self, database_url: str, tmp_path: Path) -> None:
         write_npz(tmp_path / "codes.npz", replace(complete_set(), encoder=None))

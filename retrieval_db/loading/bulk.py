@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ BATCH = 20_000
 
 # From this many new rows on, the statistics and the visibility map are worth a pass.
 VACUUM_FROM = 1_000
+
+CHANGED = "The file has changed since it was looked through. Run the same command again."
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def load(
 
     Raises:
         UsageError: nobody names the encoder, or its paths start from another folder.
-        FormatError: a row that cannot be stored; nothing has been written then.
+        FormatError: a row that cannot be stored; nothing has been written then. Or the file has
+            changed since it was surveyed; nothing of another encoder has been written then.
         EncoderConflict, WrongWidth: see `encoders.register`.
         MissingExtension: features without pgvector.
     """
@@ -146,7 +149,8 @@ def load(
             raise MissingExtension(NO_FEATURES)
         stored = _register(connection, name, head)
         layouts.make_way(connection, stored, found.rows)
-        kept = (batch if features else without_features(batch) for batch in source.batches(BATCH))
+        batches = _as_surveyed(source, found)
+        kept = (batch if features else without_features(batch) for batch in batches)
         helpers = crew.workers() - 1 if found.rows >= layouts.BULK else 0
         with crew.more_connections(connection, helpers) as others:
             writers = [Writer(each, stored) for each in (connection, *others)]
@@ -159,6 +163,27 @@ def load(
         time.perf_counter() - started,
         repeated=found.rows - inserted - updated,
     )
+
+
+def _as_surveyed(source: Source, found: Survey) -> Iterator[CodeSet]:
+    """The batches, as long as they are those of the file that was looked through.
+
+    Raises:
+        FormatError: it has been replaced meanwhile, perhaps by codes of another encoder.
+    """
+    rows = 0
+    for batch in source.batches(BATCH):
+        rows += len(batch)
+        if rows > found.rows or not _same_encoder(batch, found.head):
+            raise FormatError(CHANGED)
+        yield batch
+    if rows != found.rows:
+        raise FormatError(CHANGED)
+
+
+def _same_encoder(one: CodeSet, other: CodeSet) -> bool:
+    names = ("bits", "encoder", "fingerprint", "config", "artifact", "root")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def without_features(items: CodeSet) -> CodeSet:
