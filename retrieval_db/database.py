@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+Written = TypeVar("Written")
 
 ENVIRONMENT = ("RETRIEVAL_DB_URL", "DATABASE_URL")
 
@@ -138,6 +139,15 @@ def migration_engine(url: str | None = None) -> Engine:
     from sqlalchemy.pool import NullPool
 
     return create_database_engine(resolve(url).url, poolclass=NullPool)
+
+
+def insistent(write: Callable[[], Written]) -> Written:
+    """Write; and write again where another client, with its locks in another order, went first."""
+    while True:
+        try:
+            return write()
+        except psycopg.errors.DeadlockDetected:
+            continue
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -274,6 +275,34 @@ class TestTars:
         assert index(b'{"label": "hat"}').relabelled == 1
         assert index(b"[]").relabelled == 0
         assert stored() == ("hat", {"label": "hat"})
+
+    def test_new_metadata_beside_another_writer(self, database_url: str, tmp_path: Path) -> None:
+        """Who locks the same rows in another order is let through, and nothing is lost."""
+
+        def index(year: int) -> int:
+            told = json.dumps({"year": year}).encode()
+            samples = {"a.json": told, "a.png": picture(1), "b.json": told, "b.png": picture(2)}
+            shard = make_shard(tmp_path / "000.tar", samples)
+            with retrieval_db.connect(database_url) as db:
+                return db.index(shard, encoder=encoders_of_photos.create("phash64")).relabelled
+
+        index(2024)
+        with (
+            ThreadPoolExecutor(1) as beside,
+            example.connect(database_url) as other,
+            example.connect(database_url) as watching,
+        ):
+            other.execute("SET deadlock_timeout = '1h'")
+            with other.transaction():
+                lock = "SELECT FROM images WHERE path LIKE %s FOR UPDATE"
+                other.execute(lock, ["%/b.png"])
+                relabelled = beside.submit(index, 2025)
+                while not watching.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                    assert not relabelled.done()
+                other.execute(lock, ["%/a.png"])
+            assert relabelled.result() == 2
+            found = watching.execute("SELECT metadata->'year' FROM images").fetchall()
+        assert found == [(2025,), (2025,)]
 
     @pytest.mark.parametrize("damage", ["cut", "cut between members", "a header", "no tar"])
     def test_what_stands_behind_a_damage_is_not_gone(

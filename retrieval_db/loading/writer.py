@@ -11,7 +11,7 @@ import psycopg
 from numpy.typing import NDArray
 
 from .. import encoders
-from ..database import Connection
+from ..database import Connection, insistent
 from ..encoders import StoredEncoder
 from ..errors import MissingExtension, WrongWidth
 from ..interchange import CodeSet
@@ -68,12 +68,7 @@ class Writer:
         if not len(batch):
             return 0, 0
         columns = image_columns(self.encoder, batch)
-        while True:
-            try:
-                return self._write(batch, columns, ids)
-            except psycopg.errors.DeadlockDetected:
-                # Another client writes the same paths in another order, and was let through.
-                continue
+        return insistent(lambda: self._write(batch, columns, ids))
 
     def _check(self, batch: CodeSet) -> None:
         if batch.bits != self.encoder.bits:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from .. import photos
-from ..database import Connection, translated
+from ..database import Connection, insistent, translated
 from ..encoders import SQL as ENCODERS
 from ..encoders import Encoder, StoredEncoder, takes_features
 from ..loading import finish
@@ -117,7 +117,7 @@ def index(
         report.relabelled = known.relabel()
         report.gone = list(_gone(connection, stored, folders, root, shard))
         if prune and report.gone:
-            report.pruned = connection.execute(SQL["prune"], [stored.id, report.gone]).rowcount
+            report.pruned = _changed(connection, "prune", [stored.id, report.gone])
         finish(connection, stored, report.inserted + report.updated)
     report.seconds = time.perf_counter() - started
     return report
@@ -175,9 +175,14 @@ class _Known:
         if self._told:
             labels, metadata = map(list, zip(*self._told.values(), strict=True))
             values = [list(self._told), labels, metadata, self._encoder]
-            self._relabelled += self._connection.execute(SQL["relabel"], values).rowcount
+            self._relabelled += _changed(self._connection, "relabel", values)
             self._told = {}
         return self._relabelled
+
+
+def _changed(connection: Connection, query: str, values: Sequence[object]) -> int:
+    """How many rows a statement has changed."""
+    return insistent(lambda: connection.execute(SQL[query], values).rowcount)
 
 
 def _gone(
