@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Annotated
 import typer
 
 from retrieval_db.errors import ImageError
-from retrieval_db.interchange import write_npz
+from retrieval_db.interchange import npz_writer
 from retrieval_db.photos import Labels, Shard, Sources, label_reader
-from retrieval_db.pipeline import encode_all
+from retrieval_db.pipeline import EncodeReport, encode_batches
 
 from . import choosing, reports
 from .groups import Network, grouped
@@ -175,15 +176,23 @@ def encode(
         precision=precision,
     )
     chosen = choosing.for_encoding(database, images, settings, say=note)
-    with progress_bar("Encoding", total // (part.of if part else 1)) as advance:
-        codes, report = encode_all(
-            images,
-            chosen,
-            root=photos.root,
-            progress=advance,
-            labels=labels,
-            shard=part,
-        )
-    write_npz(out, codes if features else replace(codes, features=None))
+    report = EncodeReport(chosen.name)
+    with (
+        npz_writer(out) as writer,
+        progress_bar("Encoding", total // (part.of if part else 1)) as advance,
+        closing(
+            encode_batches(
+                images,
+                chosen,
+                report,
+                root=photos.root,
+                progress=advance,
+                labels=labels,
+                shard=part,
+            )
+        ) as batches,
+    ):
+        for batch in batches:
+            writer.write(batch if features else replace(batch, features=None))
     reports.skipped(report.skipped)
-    note(f"{out}: {len(codes)} codes of {codes.bits} bits ({chosen.name})")
+    note(f"{out}: {report.encoded} codes of {chosen.bits} bits ({chosen.name})")

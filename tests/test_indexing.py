@@ -19,9 +19,10 @@ import pytest
 from PIL import Image
 
 import retrieval_db
+from retrieval_db import CodeSet, read_npz
 from retrieval_db import encoder as encoders_of_photos
-from retrieval_db import read_npz
 from retrieval_db.errors import ImageError, UsageError
+from retrieval_db.interchange.npz_writer import NpzWriter
 from retrieval_db.photos import label_reader
 from retrieval_db.pipeline.background import IN_FLIGHT
 from retrieval_db.pipeline.encoding import stored_path
@@ -420,6 +421,25 @@ class TestEncodeAndLoad:
         assert outcome.code == 2
         assert "'example' has no method. Give" in outcome.err
         assert len(rows(database_url)) == 2
+
+    def test_codes_are_written_as_they_come(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        written: list[int] = []
+        write = NpzWriter.write
+
+        def noting(self: NpzWriter, batch: CodeSet) -> None:
+            written.append(len(batch))
+            write(self, batch)
+
+        monkeypatch.setattr(NpzWriter, "write", noting)
+        folder = many_photos(tmp_path / "photos", 150)
+        file = tmp_path / "codes.npz"
+        command.succeed("encode", folder, "-e", "phash64", "-o", file)
+        assert written == [64, 64, 22]
+        items = read_npz(file)
+        assert list(items.paths) == [str(folder / f"{number:04}.png") for number in range(150)]
+        assert (items.labels, items.metadata, items.encoder) == (None, None, "phash64")
 
     def test_nothing_readable(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").touch()

@@ -1,6 +1,6 @@
 """From photos to stored codes: reading, encoding and writing beside each other."""
 
-from .encoding import EncodeReport, encode_all, encode_items, extract_features
+from .encoding import EncodeReport, encode_all, encode_batches, encode_items, extract_features
 from .indexing import IndexReport
 from .profiling import Profile, Stage
 
@@ -10,6 +10,7 @@ __all__ = [
     "Profile",
     "Stage",
     "encode_all",
+    "encode_batches",
     "encode_items",
     "extract_features",
 ]

@@ -181,6 +181,36 @@ def encode_items(
             yield _code_set(waiting.popleft(), encoder, features, packed)
 
 
+def encode_batches(
+    items: Iterable[Item],
+    encoder: Encoder,
+    report: EncodeReport,
+    *,
+    root: Path | None = None,
+    labels: Labels | None = None,
+    shard: Shard | None = None,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Generator[CodeSet, None, None]:
+    """Encode images batch by batch, each batch with the encoder itself; no database.
+
+    Raises:
+        ImageError: none of the files could be read.
+    """
+    root = None if root is None else Path(stored_root(root))
+    known: dict[str, Any] = {
+        "config": json.dumps(dict(encoder.config)),
+        "artifact": encoder.artifact,
+        "root": None if root is None else str(root),
+    }
+    images = counted(wanted(items, root, labels, shard), report)
+    with closing(encode_items(images, encoder, report, progress=progress)) as batches:
+        for batch in batches:
+            report.encoded += len(batch)
+            yield replace(batch, **known)
+    if not report.encoded:
+        raise ImageError("None of the files is a readable image.")
+
+
 def encode_all(
     items: Iterable[Item],
     encoder: Encoder,
@@ -190,33 +220,17 @@ def encode_all(
     shard: Shard | None = None,
     progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[CodeSet, EncodeReport]:
-    """Encode images into one set of codes, with the encoder itself; no database.
-
-    Raises:
-        ImageError: none of the files could be read.
-    """
-    root = None if root is None else Path(stored_root(root))
+    """Encode images into one set of codes, in memory; see `encode_batches`."""
     report = EncodeReport(encoder.name)
-    parts = list(
-        encode_items(
-            counted(wanted(items, root, labels, shard), report),
-            encoder,
-            report,
-            progress=progress,
+    together = joined(
+        list(
+            encode_batches(
+                items, encoder, report, root=root, labels=labels, shard=shard, progress=progress
+            )
         )
     )
-    if not parts:
-        raise ImageError("None of the files is a readable image.")
-    together = joined(parts)
-    whole = replace(
-        together,
-        metadata=together.metadata if any(together.metadata or ()) else None,
-        config=json.dumps(dict(encoder.config)),
-        artifact=encoder.artifact,
-        root=None if root is None else str(root),
-    )
-    report.encoded = len(whole)
-    return whole, report
+    metadata = together.metadata if any(together.metadata or ()) else None
+    return replace(together, metadata=metadata), report
 
 
 def counted(images: Iterable[Wanted | Skipped], report: EncodeReport) -> Iterator[Wanted | Skipped]:
