@@ -6,8 +6,9 @@ import contextlib
 import io
 import os
 import struct
+import tracemalloc
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps
 
 from retrieval_db import photos
 from retrieval_db.errors import ImageError, UsageError
-from retrieval_db.photos import files
+from retrieval_db.photos import files, sources
 
 SIZE = (30, 20)
 Image.init()
@@ -259,12 +260,41 @@ class TestFind:
         for name in ("a.jpg", "sub/b.jpg"):
             (tmp_path / name).touch()
         monkeypatch.chdir(tmp_path)
-        sources = [tmp_path, Path(), Path("sub"), Path("sub/../a.jpg"), tmp_path]
-        found = [item.path for item in photos.Sources(sources)]
+        places = [tmp_path, Path(), Path("sub"), Path("sub/../a.jpg"), tmp_path]
+        found = [item.path for item in photos.Sources(places)]
         assert sorted(os.path.abspath(path) for path in found) == [
             str(tmp_path / "a.jpg"),
             str(tmp_path / "sub" / "b.jpg"),
         ]
+
+    def test_what_a_walk_leaves_out_is_not_lost(self, tmp_path: Path) -> None:
+        """A place under another one is dropped only where the walk comes by."""
+        for name in ("a.jpg", "sub/b.jpg", ".hidden/c.jpg", "sub/.d.jpg", "e.data"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        (tmp_path / "link").symlink_to("sub")
+        (tmp_path / "link.jpg").symlink_to("a.jpg")
+        below = ["sub", "link", "link/b.jpg", ".hidden", ".hidden/c.jpg", "sub/.d.jpg", "e.data"]
+        places = [tmp_path / name for name in (*below, "link.jpg", "sub/b.jpg")]
+        found = [item.path for item in photos.Sources([*places, tmp_path, tmp_path / "sub"])]
+        names = ["a.jpg", "sub/b.jpg", "link/b.jpg", "link.jpg", ".hidden/c.jpg", "sub/.d.jpg"]
+        assert sorted(found) == sorted(tmp_path / name for name in (*names, "e.data"))
+
+    def test_nothing_is_kept_of_what_was_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def many(place: Path) -> Iterator[photos.Item]:
+            return (photos.Item(place / f"{number:0200}.jpg") for number in range(10_000))
+
+        monkeypatch.setattr(sources, "_items", many)
+        tracemalloc.start()
+        try:
+            found = sum(1 for _ in photos.Sources([tmp_path / "a", tmp_path / "b"]))
+            assert found == 20_000
+            # Python's own table of names takes two MiB; these names take six.
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
 
     def test_nothing_to_find(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no image files in"):

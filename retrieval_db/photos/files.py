@@ -25,11 +25,12 @@ NOT_PHOTOS = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
 LARGEST = 1 << 30
 
 
-def suffixes() -> set[str]:
+@cache
+def suffixes() -> frozenset[str]:
     """The file name endings, lower case, that are taken for images."""
     Image.init()
     known = Image.registered_extensions().items()
-    return {suffix for suffix, kind in known if kind not in NOT_PHOTOS}
+    return frozenset(suffix for suffix, kind in known if kind not in NOT_PHOTOS)
 
 
 @cache

@@ -14,9 +14,10 @@ import stat
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -141,16 +142,9 @@ class Sources:
             UsageError: a folder, file or list does not exist.
             FormatError: a shard that is compressed.
         """
-        # In a single folder no file comes twice, and a list may say what it likes.
-        seen: set[str] | None = set() if len(self.places) > 1 else None
-        for place in self.places:
-            for item in _items(place):
-                if seen is not None:
-                    name = os.path.abspath(item.path)
-                    if name in seen:
-                        continue
-                    seen.add(name)
-                yield item
+        # A list may say what it likes.
+        for place in _outermost(self.places):
+            yield from _items(place)
         for file in self.lists:
             for path in self._listed(file):
                 if os.path.isdir(path) or tars.is_shard(path):
@@ -216,6 +210,26 @@ class Sources:
             self._spooled[file] = copy
         self._spooled[file].seek(0)
         return os.fdopen(os.dup(self._spooled[file].fileno()), "rb")
+
+
+def _outermost(places: Iterable[Path]) -> Iterator[Path]:
+    """The places, each once, without those that the walk through another one comes by."""
+    known = {os.path.abspath(place): place for place in places}
+    for name, place in known.items():
+        if not _is_passed(Path(name), known):
+            yield place
+
+
+def _is_passed(place: Path, known: Container[str]) -> bool:
+    """Whether a walk from a known folder above comes by, and does not leave out what is on its way:
+    hidden names, links to folders, and files that are no images."""
+    above = next((folder for folder in place.parents if str(folder) in known), None)
+    if above is None:
+        return False
+    way = (place, *takewhile(above.__ne__, place.parents))
+    return all(
+        not step.name.startswith(".") and not (step.is_symlink() and step.is_dir()) for step in way
+    ) and (place.is_dir() or place.suffix.lower() in files.suffixes())
 
 
 def _items(place: Path) -> Iterator[Item]:
