@@ -12,16 +12,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def tracked() -> list[Path]:
+    """What git knows of: what a checkout leaves lying about does not count."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    return [Path(os.fsdecode(name)) for name in listed.stdout.split(b"\0") if name]
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package, built as a wheel and installed by itself into a folder."""
+    """The package, built from the tracked files and installed by itself into a folder."""
     folder = tmp_path_factory.mktemp("wheel")
-    # Built from the tracked files: what a checkout leaves lying about does not count.
-    listed = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False
-    ).stdout.split(b"\0")
     source = folder / "source"
-    for name in filter(None, map(os.fsdecode, listed)):
+    for name in tracked():
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if (ROOT / name).is_symlink():
@@ -46,16 +48,17 @@ def test_only_our_name_lands_in_site_packages(installed: Path) -> None:
     assert names - {"bin"} == {"retrieval_db"}
 
 
-def test_every_tracked_room_travels(installed: Path) -> None:
-    source = ROOT / "retrieval_db"
-    for room in filter(Path.is_dir, source.iterdir()):
-        tracked = {
-            path.relative_to(source)
-            for path in room.rglob("*")
-            if path.suffix in (".py", ".sql", ".jinja", ".mako")
-        }
-        there = (installed / "retrieval_db" / room.name).rglob("*")
-        assert tracked <= {path.relative_to(installed / "retrieval_db") for path in there}, room
+def test_every_tracked_file_travels(installed: Path) -> None:
+    """Of the core, and of the rooms that are linked into it."""
+    package = ROOT / "retrieval_db"
+    links = [link.name for link in package.iterdir() if link.is_symlink()]
+    files = {
+        name if name.parts[0] == package.name else package.name / name
+        for name in tracked()
+        if name.parts[0] in (package.name, *links) and not (ROOT / name).is_symlink()
+    }
+    there = (installed / package.name).rglob("*")
+    assert files <= {path.relative_to(installed) for path in there}
 
 
 def test_the_installed_program_runs(installed: Path) -> None:

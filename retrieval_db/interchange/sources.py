@@ -54,6 +54,9 @@ class Settings:
         bits: L, where a file of words or texts leaves it open.
         paths: a file with the path of each code, for files of bare codes.
         table: the table of a MySQL dump.
+
+    Raises:
+        UsageError: no code is `bits` long.
     """
 
     bits: int | None = None
@@ -62,7 +65,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.bits is not None:
-            codes.check_bits(self.bits)
+            try:
+                codes.check_bits(self.bits)
+            except errors.InvalidCode as error:
+                raise errors.UsageError(f"--bits: {error}") from error
 
     @property
     def length(self) -> int:
