@@ -22,11 +22,15 @@ from .npy import OFFSETS, UTF8
 TEXTS = ("paths", "labels", "metadata")
 WIDEST = 1_000
 
+# Rows of a set in memory that are made into arrays at a time.
+AT_ONCE = 20_000
+
 
 def write_npz(path: Path, items: CodeSet) -> None:
     """Write a `.npz` of codes; the file is there whole or not at all."""
     with npz_writer(path) as writer:
-        writer.write(items)
+        for batch in items.batches(AT_ONCE):
+            writer.write(batch)
 
 
 @contextmanager
@@ -98,7 +102,7 @@ class _Spool:
 
     def add(self, part: NDArray[Any] | list[str]) -> None:
         if isinstance(part, list):
-            self.longest = max(self.longest, *map(len, part), 0)
+            self.longest = max(self.longest, max(map(len, part), default=0))
         else:
             self._dtypes.add(part.dtype)
             self.row_shape = part.shape[1:]
