@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retrieval_db.errors import ImageError
-from retrieval_db.interchange import npz_writer
+from retrieval_db.interchange import npz_writer, writing
 from retrieval_db.photos import Labels, Shard, Sources, label_reader
 from retrieval_db.pipeline import EncodeReport, encode_batches
 
@@ -178,6 +178,7 @@ def encode(
     chosen = choosing.for_encoding(database, images, settings, say=note)
     report = EncodeReport(chosen.name)
     with (
+        writing(out),
         npz_writer(out) as writer,
         progress_bar("Encoding", total // (part.of if part else 1)) as advance,
         closing(

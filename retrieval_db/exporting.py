@@ -17,8 +17,8 @@ from psycopg.types.json import Jsonb
 from . import codes, encoders, search
 from .database import Connection, translated
 from .encoders import StoredEncoder
-from .errors import FormatError, UsageError
-from .interchange import CodeSet, csv_writer, npz_writer, parquet_writer
+from .errors import UsageError
+from .interchange import CodeSet, csv_writer, npz_writer, parquet_writer, writing
 from .loading import BATCH
 from .search import Query
 from .sql import queries
@@ -112,7 +112,7 @@ def export(
     kind = format_of(path, format)
     rows = 0
     with (
-        _writing(path),
+        writing(path),
         translated(connection),
         WRITERS[kind](path) as writer,
         _snapshot(connection),
@@ -139,17 +139,6 @@ def format_of(path: Path, format: str | None = None) -> str:
             f"--format {'|'.join(WRITERS)}."
         )
     return kind
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        # Of the screen, not of the file.
-        raise
-    except OSError as error:
-        raise FormatError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 @contextmanager

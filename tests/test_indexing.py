@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -440,6 +441,19 @@ class TestEncodeAndLoad:
         items = read_npz(file)
         assert list(items.paths) == [str(folder / f"{number:04}.png") for number in range(150)]
         assert (items.labels, items.metadata, items.encoder) == (None, None, "phash64")
+
+    def test_a_full_disk(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(self: NpzWriter, batch: CodeSet) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(NpzWriter, "write", full)
+        file = tmp_path / "codes.npz"
+        outcome = command.run("encode", folder, "-e", "phash64", "-o", file)
+        assert outcome.code == 1
+        assert f"Error: Cannot write {file}: No space left on device." in outcome.err
+        assert not file.exists()
 
     def test_nothing_readable(self, tmp_path: Path) -> None:
         (tmp_path / "a.png").touch()

@@ -2,7 +2,7 @@
 
 from .codeset import MAX_FEATURE, MAX_FEATURE_DIM, CodeSet, joined
 from .csv_table import csv_writer
-from .files import replacing
+from .files import replacing, writing
 from .npz import ARTIFACT_KEY, read_npz
 from .npz_writer import npz_writer, write_npz
 from .parquet import parquet_writer
@@ -29,4 +29,5 @@ __all__ = [
     "recognised",
     "replacing",
     "write_npz",
+    "writing",
 ]

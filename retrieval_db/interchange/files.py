@@ -50,6 +50,22 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system from within, such as a full disk, are ours and name the file.
+
+    Raises:
+        FormatError: instead of them.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        # Of the screen, not of the file.
+        raise
+    except OSError as error:
+        raise errors.FormatError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
 def compression(path: Path) -> str | None:
     """Which compression a file has, by its first bytes: `gzip`, `xz`, `bzip2` or none.
 
