@@ -2,7 +2,7 @@
 
     python -m benchmarks.pipeline [--database URL | --no-database] [--device auto] [--photos N]
                                   [--hashed N] [--repeat N] [--only network hash writer]
-                                  [--precision bf16] [--decoder torchcodec]
+                                  [--precision bf16] [--decoder torchcodec|nvjpeg]
 
 Stages alone: `decode` reads and prepares with nobody behind it, `network` runs the encoder on
 arrays that are in memory already, both on the same processors. On a CPU the two share them, so
@@ -39,6 +39,7 @@ from retrieval_db.client import Database
 from retrieval_db.console.screen import note
 from retrieval_db.encoder import PerceptualHash, create
 from retrieval_db.encoder.network import NetworkEncoder
+from retrieval_db.encoder.networks.preprocess import DECODERS
 from retrieval_db.encoders import Encoder, StreamEncoder
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import EncodeReport, Profile, Stage, encoding, reading
@@ -295,7 +296,7 @@ def main() -> None:
     parser.add_argument("--no-database", action="store_true", help="Encode only.")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="float32", choices=("float32", "bf16"))
-    parser.add_argument("--decoder", default="pillow", choices=("pillow", "torchcodec"))
+    parser.add_argument("--decoder", default="pillow", choices=DECODERS)
     parser.add_argument("--photos", type=int, default=2_048)
     parser.add_argument("--hashed", type=int, default=12_000, help="Photos for phash64.")
     parser.add_argument("--rows", type=int, default=100_000, help="Of the writer's study.")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks import study
 from retrieval_db.codes import binarize, hamming_distances
 from retrieval_db.encoder import PerceptualHash, create
+from retrieval_db.encoder.devices.inference import resolve_device
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.evaluation import metrics
 from retrieval_db.photos import Item, Sources
@@ -34,6 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bfloat16, Pillow": {"precision": "bfloat16"},
     "float32, torchcodec": {"decoder": "torchcodec"},
 }
+ON_CUDA: dict[str, dict[str, Any]] = {"float32, nvJPEG": {"decoder": "nvjpeg"}}
 TIMED = 256  # photos that the rates are measured on
 
 
@@ -55,7 +57,7 @@ def mean_average_precision(
     return metrics.mean(map(metrics.average_precision, distances, relevant))
 
 
-def encoder_of(way: str, device: str) -> NetworkEncoder:
+def encoder_of(options: dict[str, Any], device: str) -> NetworkEncoder:
     made = create(
         "itq128",
         weights=study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors",
@@ -63,7 +65,7 @@ def encoder_of(way: str, device: str) -> NetworkEncoder:
         mean=0.5,
         std=0.5,
         device=device,
-        **WAYS[way],
+        **options,
     )
     assert not isinstance(made, PerceptualHash)
     return made
@@ -96,8 +98,9 @@ def main() -> None:
     outputs: dict[str, NDArray[np.float32]] = {}
     figures: dict[str, dict[str, Any]] = {}
     head: Any = None
-    for way in WAYS:
-        encoder = encoder_of(way, options.device)
+    ways = WAYS | (ON_CUDA if resolve_device(options.device).type == "cuda" else {})
+    for way, asked_for in ways.items():
+        encoder = encoder_of(asked_for, options.device)
         found = [encoding.extract_features(items, encoder) for items in (train, asked)]
         fitted = encoder.fit(found[0])
         head = head or fitted

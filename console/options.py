@@ -23,6 +23,7 @@ class Device(StrEnum):
 class Decoder(StrEnum):
     pillow = "pillow"
     torchcodec = "torchcodec"
+    nvjpeg = "nvjpeg"
 
 
 DatabaseOption = Annotated[
@@ -60,7 +61,7 @@ FlipOption = Annotated[
 DecoderOption = Annotated[
     Decoder | None,
     typer.Option(
-        help="What decodes and resizes: pillow, or torchcodec, quicker, on a GPU if there is one."
+        help="What decodes and resizes: pillow; torchcodec, quicker; nvjpeg, on a CUDA GPU."
     ),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]

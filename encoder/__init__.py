@@ -81,8 +81,8 @@ def create(
             flip, decoder.
         input_size, mean, std: of the preprocessing; they overrule that file.
         flip: take the mean of the features of an image and its mirror image.
-        decoder: pillow; or torchcodec, and JPEGs are decoded and images resized on the device:
-            quicker, and other codes.
+        decoder: pillow; or torchcodec or nvjpeg, which are quicker and give other codes (see
+            `Preprocess`).
         bits: L, where the spec does not say.
         seed: of the fit.
         device: auto, cuda, mps or cpu.

@@ -148,15 +148,16 @@ class NetworkEncoder:
     @cached_property
     def decoder(self) -> Decode | None:
         """Files → what `prepare` makes of their images, None for a file that is not decoded so;
-        None where Pillow decodes all of them."""
+        None where Pillow decodes all of them.
+
+        Raises:
+            as `JpegDecoder`.
+        """
         if self.preprocess.decoder == "pillow":
             return None
         from .devices.decoding import JpegDecoder
 
-        device = self.runner.device
-        return JpegDecoder(
-            self.preprocess, device if device.type == "cuda" else resolve_device("cpu")
-        )
+        return JpegDecoder(self.preprocess, resolve_device(self.device))
 
     @property
     def stream_workers(self) -> int:

@@ -19,7 +19,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-DECODERS = ("pillow", "torchcodec")
+DECODERS = ("pillow", "torchcodec", "nvjpeg")
 # Settings that came later, with what held before: configs leave them out where it still does.
 LATER = {"flip": False, "decoder": "pillow"}
 
@@ -36,7 +36,8 @@ class Preprocess:
             None squeezes the whole image into the square.
         flip: whether the features are the mean of the image's and its mirror image's. Mirrored
             copies get the same code then, and the work doubles.
-        decoder: pillow; or torchcodec: JPEGs are decoded and images resized where the network runs
+        decoder: of JPEGs: pillow; torchcodec, and torch resizes, on the processor wherever the
+            network runs; or nvjpeg, and torch resizes, on the network's GPU, which must be CUDA's
             (see `devices.decoding`).
     """
 
@@ -66,8 +67,8 @@ class Preprocess:
             raise UsageError(f"Flip must be true or false, not {self.flip!r}.")
         if self.decoder not in DECODERS:
             raise UsageError(f"Unknown decoder {self.decoder!r}; there are {', '.join(DECODERS)}.")
-        if self.decoder == "torchcodec" and (self.interpolation == "lanczos" or self.channels != 3):
-            raise UsageError("torchcodec has no lanczos here, and no greyscale: take pillow.")
+        if self.decoder != "pillow" and (self.interpolation == "lanczos" or self.channels != 3):
+            raise UsageError(f"{self.decoder} has no lanczos here, and no greyscale: take pillow.")
 
     @property
     def channels(self) -> int:
@@ -78,8 +79,8 @@ class Preprocess:
         mode = "L" if self.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
-        if self.decoder == "torchcodec":
-            return self._on_device(image)
+        if self.decoder != "pillow":
+            return self._by_torch(image)
         box: tuple[float, float, float, float] | None = None
         if self.crop is not None:
             # Cropping inside the resize avoids rounding the crop to whole pixels.
@@ -90,7 +91,7 @@ class Preprocess:
         resized = image.resize(size, INTERPOLATIONS[self.interpolation], box=box)
         return _planes(resized)
 
-    def _on_device(self, image: Image.Image) -> NDArray[np.uint8]:
+    def _by_torch(self, image: Image.Image) -> NDArray[np.uint8]:
         import torch
 
         from .resizing import resized

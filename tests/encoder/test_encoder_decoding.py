@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 
 from retrieval_db import photos
+from retrieval_db.encoder.devices import decoding
 from retrieval_db.encoder.devices.decoding import JpegDecoder
 from retrieval_db.encoder.networks.preprocess import Preprocess
-from retrieval_db.errors import FormatError, MissingExtra, UsageError
+from retrieval_db.errors import EncoderUnavailable, FormatError, MissingExtra, UsageError
 from tests.encoder.conftest import noise
 
 PREPROCESS = Preprocess(24, interpolation="bicubic", decoder="torchcodec")
+NVJPEG = PREPROCESS.changed(decoder="nvjpeg")
 
 
 def written(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
@@ -114,11 +116,12 @@ def test_config() -> None:
     config = json.loads(json.dumps(PREPROCESS.to_config()))
     assert config["decoder"] == "torchcodec"
     assert Preprocess.from_config(config) == PREPROCESS
-    with pytest.raises(FormatError, match="pillow, torchcodec"):
+    with pytest.raises(FormatError, match="pillow, torchcodec, nvjpeg"):
         Preprocess.from_config({**config, "decoder": "magick"})
     for other in (Preprocess(interpolation="lanczos"), Preprocess(mean=(0.5,), std=(0.5,))):
-        with pytest.raises(UsageError, match="take pillow"):
-            other.changed(decoder="torchcodec")
+        for name in ("torchcodec", "nvjpeg"):
+            with pytest.raises(UsageError, match=f"{name} .*take pillow"):
+                other.changed(decoder=name)
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,11 +130,41 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         JpegDecoder(PREPROCESS, torch.device("cpu"))
 
 
+def test_the_device_of_the_network_changes_nothing() -> None:
+    """One fingerprint, one kind of pixels: torchcodec's are the processor's everywhere."""
+    made = JpegDecoder(PREPROCESS, torch.device("cuda"))
+    file = written(noise(0))
+    assert made.device.type == "cpu"
+    assert np.array_equal(made([file])[0], by_pillow(file))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_nvjpeg_without_a_gpu(device: str) -> None:
+    with pytest.raises(EncoderUnavailable, match=r"another --decoder"):
+        JpegDecoder(NVJPEG, torch.device(device))
+
+
+def test_what_breaks_for_every_file_is_not_left_to_pillow(
+    decoder: JpegDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no kernel image is available\nand more lines")
+
+    file = written(noise(0))
+    monkeypatch.setattr(decoding, "resized", broken)
+    with pytest.raises(EncoderUnavailable, match=r"here \(no kernel image is available\)"):
+        JpegDecoder(PREPROCESS, torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="no kernel"):
+        decoder([file])
+    monkeypatch.setattr(decoder, "_decode", broken)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        decoder([file, file])
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_nvjpeg_shows_the_same_images() -> None:
     files = [turned(number, noise(number, 300, 200)) for number in range(1, 9)]
-    for array, file in zip(
-        JpegDecoder(PREPROCESS, torch.device("cuda"))(files), files, strict=True
-    ):
+    for array, file in zip(JpegDecoder(NVJPEG, torch.device("cuda"))(files), files, strict=True):
         assert array is not None
         assert np.abs(array.astype(int) - by_pillow(file)).mean() < 2
