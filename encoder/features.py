@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from . import checkpoint
 from .datasets import Images
 from .files import home_folder, write_atomically
 from .network import NetworkEncoder
+from .reading import read
 
 BLOCK = 512  # images whose features are computed and kept together
 
@@ -76,24 +75,29 @@ def extract(
     """
     store = _Store(home_folder(cache_dir) / "features" / _key(encoder), encoder.feature_dim)
     skipped: list[str] = []
-    digests = hashes_of(images, rows, skipped)
-    missing = [row for row, digest in digests.items() if digest not in store]
-    progress(len(rows) - len(missing))
-    for start in range(0, len(missing), BLOCK):
-        part = np.array(missing[start : start + BLOCK], dtype=np.int64)
-        prepared = prepare(encoder, images, part)
-        skipped += prepared.skipped
-        if len(prepared.rows):
-            store.add(
-                [digests[row] for row in prepared.rows.tolist()],
-                encoder.features(prepared.images),
-            )
-        progress(len(part))
-    found = [row for row, digest in digests.items() if digest in store]
+    found: dict[int, bytes] = {}
+    new: dict[bytes, NDArray[Any]] = {}
+
+    def compute() -> None:
+        store.add(list(new), encoder.features(np.stack(list(new.values()))))
+        new.clear()
+
+    for outcome in read(encoder, images, rows, known=store.__contains__):
+        progress(1)
+        if isinstance(outcome, str):
+            skipped.append(outcome)
+            continue
+        found[outcome.row] = outcome.sha256
+        if outcome.array is not None:
+            new[outcome.sha256] = outcome.array
+        if len(new) == BLOCK:
+            compute()
+    if new:
+        compute()
     if not found:
         raise ImageError("None of the images can be read.")
-    wanted = [digests[row] for row in found]
-    return Extracted(np.array(found, dtype=np.int64), store.get(wanted), _stacked(wanted), skipped)
+    wanted = list(found.values())
+    return Extracted(np.array(list(found), np.int64), store.get(wanted), _stacked(wanted), skipped)
 
 
 class _Store:
@@ -159,52 +163,24 @@ def prepare(
     progress: Callable[[int], None] = lambda images: None,
 ) -> Prepared:
     """Decode images and make them ready for the network, in threads; broken ones are left out."""
-
-    def one(row: int) -> tuple[NDArray[Any], bytes] | str:
-        try:
-            return encoder.prepare(images[row]), images.sha256(row)
-        except ImageError as error:
-            return str(error)
-
-    found: list[tuple[int, NDArray[Any], bytes]] = []
+    shape = (encoder.preprocess.channels,) + (encoder.preprocess.input_size,) * 2
+    arrays = np.empty((len(rows), *shape), np.uint8)
+    digests: dict[int, bytes] = {}
     skipped: list[str] = []
-    for row, outcome in zip(rows.tolist(), _in_threads(one, rows.tolist()), strict=True):
+    for outcome in read(encoder, images, rows):
         progress(1)
         if isinstance(outcome, str):
             skipped.append(outcome)
         else:
-            found.append((row, *outcome))
-    shape = (encoder.preprocess.channels,) + (encoder.preprocess.input_size,) * 2
+            assert outcome.array is not None
+            arrays[len(digests)] = outcome.array
+            digests[outcome.row] = outcome.sha256
     return Prepared(
-        np.array([row for row, _, _ in found], dtype=np.int64),
-        np.stack([image for _, image, _ in found]) if found else np.empty((0, *shape), np.uint8),
-        _stacked([digest for _, _, digest in found]),
+        np.array(list(digests), dtype=np.int64),
+        arrays[: len(digests)],
+        _stacked(list(digests.values())),
         skipped,
     )
-
-
-def hashes_of(images: Images, rows: NDArray[np.int64], skipped: list[str]) -> dict[int, bytes]:
-    """The SHA-256 of each image that can be read, by row; reasons are added to `skipped`."""
-
-    def one(row: int) -> bytes | ImageError:
-        try:
-            return images.sha256(row)
-        except ImageError as error:
-            return error
-
-    found = {}
-    for row, outcome in zip(rows.tolist(), _in_threads(one, rows.tolist()), strict=True):
-        if isinstance(outcome, ImageError):
-            skipped.append(str(outcome))
-        else:
-            found[row] = outcome
-    return found
-
-
-def _in_threads(work: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for start in range(0, len(rows), 4 * BLOCK):
-            yield from pool.map(work, rows[start : start + 4 * BLOCK])
 
 
 def _stacked(digests: Sequence[bytes]) -> NDArray[np.uint8]:

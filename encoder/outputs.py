@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +13,7 @@ from retrieval_db.encoders import Encoder, FeatureExtractor
 from retrieval_db.errors import ImageError
 
 from .datasets import Images
+from .reading import read
 
 BATCH = 64
 
@@ -80,25 +78,20 @@ def respond(
         hashes_of = tuple(row.tobytes() for row in found.sha256)
         return Responses(found.rows, found.features, hashes_of, tuple(found.skipped))
 
-    def read(row: int) -> tuple[NDArray[Any], bytes] | str:
-        try:
-            return encoder.prepare(images[row]), images.sha256(row)
-        except ImageError as error:
-            return str(error)
-
     kept: list[int] = []
     hashes: list[bytes] = []
     skipped: list[str] = []
     values: list[NDArray[np.float32]] = []
     waiting: list[NDArray[Any]] = []
-    for row, outcome in zip(rows.tolist(), _ahead(read, rows.tolist()), strict=True):
+    for outcome in read(encoder, images, rows):
         progress(1)
         if isinstance(outcome, str):
             skipped.append(outcome)
             continue
-        kept.append(row)
-        waiting.append(outcome[0])
-        hashes.append(outcome[1])
+        assert outcome.array is not None
+        kept.append(outcome.row)
+        hashes.append(outcome.sha256)
+        waiting.append(outcome.array)
         if len(waiting) == BATCH:
             values.append(_values(encoder, np.stack(waiting)))
             waiting.clear()
@@ -115,15 +108,3 @@ def _values(encoder: Encoder | FeatureExtractor, batch: NDArray[Any]) -> NDArray
     features = getattr(encoder, "features", None)
     found: NDArray[np.float32] = encoder.encode(batch)[1] if features is None else features(batch)  # type: ignore[union-attr]
     return found
-
-
-def _ahead(read: Callable[[int], Any], rows: Sequence[int]) -> Iterator[Any]:
-    """Read images ahead in threads, in order and with flat memory."""
-    waiting: deque[Future[Any]] = deque()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for row in rows:
-            waiting.append(pool.submit(read, row))
-            if len(waiting) > 2 * BATCH:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

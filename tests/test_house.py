@@ -31,7 +31,7 @@ FLOORS = (
 ENCODER_FLOORS = (
     {"checkpoint", "files", "names"},
     {"hashing", "networks", "datasets"},
-    {"devices"},
+    {"devices", "reading"},
     {"network", "phash"},
     {"features", "memory"},
     {"outputs", "training"},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retrieval_db import photos
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One image as it is stored.
+
+    Attributes:
+        sha256: 32 bytes, of its file, or of its pixels.
+        file: the content of its file; None where pixels are stored.
+        decode: makes it an image, upright, RGB; raises ImageError if its file is broken.
+    """
+
+    sha256: bytes
+    file: bytes | None
+    decode: Callable[[], Image.Image]
+
+    @classmethod
+    def of_file(cls, content: bytes, path: Path) -> Stored:
+        return cls(photos.sha256(content), content, partial(photos.decode, content, path))
 
 
 class Images(Protocol):
@@ -26,9 +46,10 @@ class Images(Protocol):
         Raises:
             ImageError: its file is broken.
         """
+        return self.read(index).decode()
 
-    def sha256(self, index: int) -> bytes:
-        """SHA-256 (32 bytes) of what is stored of an image: its file, or its pixels.
+    def read(self, index: int) -> Stored:
+        """Read and hash what is stored of an image, without decoding it.
 
         Raises:
             ImageError: its file cannot be read.
@@ -39,28 +60,25 @@ class Images(Protocol):
 
 
 @dataclass(frozen=True)
-class Files:
-    """Images in files of their own; `sha256` is the `content_sha256` of an indexed photo."""
+class Files(Images):
+    """Images in files of their own; their SHA-256 is the `content_sha256` of an indexed photo."""
 
     paths: Sequence[Path]
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Stored:
         path = self.paths[index]
-        return photos.decode(photos.content(path), path)
-
-    def sha256(self, index: int) -> bytes:
-        return photos.sha256(photos.content(self.paths[index]))
+        return Stored.of_file(photos.content(path), path)
 
     def path(self, index: int) -> str:
         return str(self.paths[index])
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Image files one after the other in one array; `sha256` is that of such a file.
+class Encoded(Images):
+    """Image files one after the other in one array.
 
     Attributes:
         name: of the array, for `path`.
@@ -75,22 +93,17 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> Image.Image:
-        return photos.decode(self._bytes(index), Path(self.path(index)))
-
-    def sha256(self, index: int) -> bytes:
-        return photos.sha256(self._bytes(index))
+    def read(self, index: int) -> Stored:
+        content = self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
+        return Stored.of_file(content, Path(self.path(index)))
 
     def path(self, index: int) -> str:
         return f"{self.name}/{index}"
 
-    def _bytes(self, index: int) -> bytes:
-        return self.data[self.offsets[index] : self.offsets[index + 1]].tobytes()
-
 
 @dataclass(frozen=True)
-class Pixels:
-    """Images as one array; `sha256` is that of an image's pixels.
+class Pixels(Images):
+    """Images as one array.
 
     Attributes:
         name: of the array, for `path`.
@@ -103,11 +116,13 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, index: int) -> Image.Image:
-        return Image.fromarray(self.data[index]).convert("RGB")
+    def read(self, index: int) -> Stored:
+        pixels = self.data[index]
 
-    def sha256(self, index: int) -> bytes:
-        return photos.sha256(self.data[index].tobytes())
+        def image() -> Image.Image:
+            return Image.fromarray(pixels).convert("RGB")
+
+        return Stored(photos.sha256(pixels.tobytes()), None, image)
 
     def path(self, index: int) -> str:
         return f"{self.name}/{index}"

@@ -52,7 +52,10 @@ def test_a_folder_for_each_class(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert data.splits == {}
     assert data.images[0].mode == "RGB"
     assert data.images[0] == photo(0)
-    assert data.images.sha256(1) == hashlib.sha256(Path(data.images.path(1)).read_bytes()).digest()
+    assert (
+        data.images.read(1).sha256
+        == hashlib.sha256(Path(data.images.path(1)).read_bytes()).digest()
+    )
     assert "no class's folder and are left out: 1" in caplog.text
 
 
@@ -130,7 +133,7 @@ def test_the_npz_of_jpeg_bytes(tmp_path: Path) -> None:
     assert data.name == "CIFAR-10 (JPEG copy)"
     assert data.label_name(0) == "frog"
     assert {name: len(rows) for name, rows in data.splits.items()} == {"train": 3, "test": 2}
-    assert data.images.sha256(4) == hashlib.sha256(files[4]).digest()
+    assert data.images.read(4).sha256 == hashlib.sha256(files[4]).digest()
     assert data.images[3] == photos.decode(files[3], Path("3"))
     arrays["offsets"] = arrays["offsets"] + 1
     np.savez(tmp_path / "bad.npz", **arrays)

@@ -16,7 +16,7 @@ from PIL import Image
 from retrieval_db import encoder
 from retrieval_db.encoder import training
 from retrieval_db.encoder.datasets import Dataset
-from retrieval_db.encoder.datasets.images import Pixels
+from retrieval_db.encoder.datasets.images import Pixels, Stored
 from retrieval_db.encoder.features import extract
 from retrieval_db.encoder.hashing.methods import METHODS
 from retrieval_db.encoder.hashing.recipes import FROM_NOTHING, FROZEN, Recipe
@@ -178,7 +178,7 @@ def test_the_images_it_learnt_from_are_known_afterwards(
 ) -> None:
     encoder.save_all(trained.encoders, tmp_path / "small.safetensors")
     data = coloured(48)
-    expected = [np.frombuffer(data.images.sha256(row), np.uint8) for row in range(48)]
+    expected = [np.frombuffer(data.images.read(row).sha256, np.uint8) for row in range(48)]
     for made in encoder.open_all(tmp_path / "small.safetensors"):
         assert isinstance(made, NetworkEncoder)
         assert made.training_sha256 is not None
@@ -327,26 +327,26 @@ def test_features_are_computed_once(
 class Broken(Pixels):
     """Images of which the second cannot be decoded, and the third not even be read."""
 
-    def __getitem__(self, index: int) -> Image.Image:
-        if index == 1:
-            raise ImageError("b.jpg: not an image")
-        return super().__getitem__(index)
-
-    def sha256(self, index: int) -> bytes:
+    def read(self, index: int) -> Stored:
         if index == 2:
             raise ImageError("c.jpg: permission denied")
-        return super().sha256(index)
+        stored = super().read(index)
+        return replace(stored, decode=broken) if index == 1 else stored
+
+
+def broken() -> Image.Image:
+    raise ImageError("b.jpg: not an image")
 
 
 def test_broken_images_are_left_out_and_listed(backbone: NetworkEncoder) -> None:
     data = coloured(30)
     assert isinstance(data.images, Pixels)
-    broken = replace(data, images=Broken("broken", data.images.data))
-    found = train_network(broken, replace(FEW, epochs=1))
+    spoilt = replace(data, images=Broken("broken", data.images.data))
+    found = train_network(spoilt, replace(FEW, epochs=1))
     assert found.images == 28
     assert sorted(found.skipped) == ["b.jpg: not an image", "c.jpg: permission denied"]
     recipe = replace(FROZEN, bits=(8,), epochs=1)
-    frozen = training.train(broken, every(data), backbone, recipe, name="x", frozen=True)
+    frozen = training.train(spoilt, every(data), backbone, recipe, name="x", frozen=True)
     assert frozen.images == 28
     assert len(frozen.skipped) == 2
 
