@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -127,6 +128,7 @@ class Trial:
             _untrained(encoder, shown, query),
             shown.places(self.split.database),
             self.data.labels[shown.rows],
+            shown.sha256,
         )
         outputs = _outputs(encoder, shown.values)
         packed = codes.binarize(outputs)
@@ -212,7 +214,9 @@ class Trial:
                 return
         number = {name: index for index, name in enumerate(self.data.classes)}
         predicted = np.array([number.get(name, -1) for name in names])
-        ranking = evaluation.by_prediction(predicted, asked.query_labels, asked.database_labels)
+        ranking = evaluation.by_prediction(
+            predicted, asked.query_labels, asked.database_labels, left_out=asked.left_out
+        )
         name = f"{encoder.name}: predicted label"
         yield evaluation.evaluate(name, ranking, k=self.k, hamming=False)
 
@@ -223,6 +227,7 @@ class Trial:
                 shown.values[asked.database],
                 asked.query_labels,
                 asked.database_labels,
+                left_out=asked.left_out,
                 progress=advance,
             )
             name = f"cosine of {_features_of(encoder)} features"
@@ -249,11 +254,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class _Asked:
-    """Which of the images that an encoder was shown are queries, and which the database."""
+    """Which of the images that an encoder was shown are queries, and which the database.
+
+    Attributes:
+        query, database: places among these images.
+        labels, sha256: of all of them.
+    """
 
     query: NDArray[np.int64]
     database: NDArray[np.int64]
     labels: NDArray[np.int64]
+    sha256: Sequence[bytes]
 
     @property
     def query_labels(self) -> NDArray[np.int64]:
@@ -262,6 +273,15 @@ class _Asked:
     @property
     def database_labels(self) -> NDArray[np.int64]:
         return self.labels[self.database]
+
+    @cached_property
+    def left_out(self) -> list[NDArray[np.int64]]:
+        """For each query the rows of the database of its content, as over the live table."""
+        alike: dict[bytes, list[int]] = {}
+        for row, place in enumerate(self.database.tolist()):
+            alike.setdefault(self.sha256[place], []).append(row)
+        own = (alike.get(self.sha256[place], []) for place in self.query.tolist())
+        return [np.array(rows, dtype=np.int64) for rows in own]
 
     def ranking(
         self,
@@ -277,6 +297,7 @@ class _Asked:
             bits,
             self.query_labels,
             self.database_labels,
+            left_out=self.left_out,
             progress=progress,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,25 @@ def test_over_the_live_table(indexed: tuple[str, Path], tmp_path: Path) -> None:
     assert rows["encoders"][0]["database"] == 23
     with connect(url) as db:
         assert db.encoder().name == "phash64"
+
+
+def test_queries_do_not_find_their_copies(indexed: tuple[str, Path]) -> None:
+    """Neither in the live table nor in a data set."""
+    url, place = indexed
+    for name in CLASSES:
+        shutil.copy(place / "train" / name / "0.png", place / "test" / name / "copy.png")
+    options = ("--k", 1000, "--json")
+    found = [
+        json.loads(succeed("evaluate", *source, *options).out)["encoders"][0]
+        for source in (
+            ("phash64", "-d", url, "--queries", place / "test"),
+            ("phash64", "--data", place),
+        )
+    ]
+    for one in found:
+        assert one["queries"] == len(CLASSES) * 4
+        assert one["mean_average_precision"] == pytest.approx(found[0]["mean_average_precision"])
+        assert one["radius"] == found[0]["radius"]
 
 
 def test_the_best_radius(indexed: tuple[str, Path]) -> None:

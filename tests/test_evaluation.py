@@ -233,6 +233,23 @@ def test_cosine_ranks_by_the_angle() -> None:
     assert found.mean_average_precision == pytest.approx((1 / 2 + 2 / 3) / 2)
 
 
+def test_baselines_without_what_is_left_out() -> None:
+    """As if those rows were not in the database of that query."""
+    random = np.random.default_rng(0)
+    features, queries = (random.standard_normal((count, 4)) for count in (30, 5))
+    labels, wanted, words = (random.integers(0, 3, count) for count in (30, 5, 5))
+    left_out = [np.array(rows, dtype=np.int64) for rows in ([], [3], [0, 7, 29], [], [5, 6])]
+    cosine = list(evaluation.by_cosine(queries, features, wanted, labels, left_out=left_out))
+    named = evaluation.by_prediction(words, wanted, labels, left_out=left_out)
+    for row, own in enumerate(left_out):
+        one, kept = slice(row, row + 1), np.delete(np.arange(30), own)
+        (alone,) = evaluation.by_cosine(queries[one], features[kept], wanted[one], labels[kept])
+        assert np.array_equal(cosine[row].relevant, alone.relevant)
+        alone = evaluation.by_prediction(words[one], wanted[one], labels[kept])
+        assert np.array_equal(named.size[row], alone.size[0])
+        assert np.array_equal(named.relevant[row], alone.relevant[0])
+
+
 def healthy(rows: int, bits: int) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 2, (rows, bits), dtype=np.uint8)
 

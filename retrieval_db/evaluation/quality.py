@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -151,27 +151,46 @@ def by_cosine(
     query_labels: ArrayLike,
     database_labels: ArrayLike,
     *,
+    left_out: Sequence[NDArray[np.int64]] | None = None,
     progress: Progress = lambda queries: None,
 ) -> Iterable[Ties]:
-    """Rank a database by the cosine distance of features [Q, D] and [N, D]; one query each."""
+    """Rank a database by the cosine distance of features [Q, D] and [N, D]; one query each.
+
+    `left_out` as in `ties.by_label`.
+    """
     known = np.asarray(database_labels)
-    rows = ties.cosine_distances(queries, database)
-    for distances, label in zip(rows, np.asarray(query_labels), strict=True):
-        yield Ties.of(distances, known == label)
+    rows = zip(ties.cosine_distances(queries, database), np.asarray(query_labels), strict=True)
+    for row, (distances, label) in enumerate(rows):
+        relevant = known == label
+        if left_out is not None:
+            distances, relevant = (np.delete(each, left_out[row]) for each in (distances, relevant))
+        yield Ties.of(distances, relevant)
         progress(1)
 
 
 def by_prediction(
-    predicted: ArrayLike, query_labels: ArrayLike, database_labels: ArrayLike
+    predicted: ArrayLike,
+    query_labels: ArrayLike,
+    database_labels: ArrayLike,
+    *,
+    left_out: Sequence[NDArray[np.int64]] | None = None,
 ) -> Ties:
     """Rank a labelled database by a classifier's word: the images of the predicted label come
-    first, all others after them. The baseline that hash codes have to be seen beside."""
-    words, wanted = np.asarray(predicted), np.asarray(query_labels)
-    known = Counter(np.asarray(database_labels).tolist())
+    first, all others after them. The baseline that hash codes have to be seen beside.
+
+    `left_out` as in `ties.by_label`.
+    """
+    words, wanted, labels = map(np.asarray, (predicted, query_labels, database_labels))
+    known = Counter(labels.tolist())
     named = np.array([known[word] for word in words.tolist()], dtype=np.int64)
     relevant = np.array([known[label] for label in wanted.tolist()], dtype=np.int64)
+    total = np.full(len(words), len(labels), dtype=np.int64)
+    for row, own in enumerate(left_out or ()):
+        named[row] -= (labels[own] == words[row]).sum()
+        relevant[row] -= (labels[own] == wanted[row]).sum()
+        total[row] -= len(own)
     right = np.where(words == wanted, named, 0)
     return Ties(
-        np.stack([named, known.total() - named], axis=1),
+        np.stack([named, total - named], axis=1),
         np.stack([right, relevant - right], axis=1),
     )
