@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from .inference import resolve_device
 
-# Rows of a block as ±1; the distances of a block to all queries of a part must fit, too.
-BLOCK = 1 << 16
+# Queries of a part. Its blocks of rows are as large as they may be, since each costs some twenty
+# calls of the device, however small it is.
 QUERIES = 256
+
+# Numbers of a block: its rows as ±1, a quarter of a gigabyte in half precision and thrice that on
+# the way there; and their distances to the queries.
+SIGNS = 1 << 27
+DISTANCES = 1 << 24
 
 # A block's key is distance << 22 | row in the block, and fits into int32.
 LOCAL_BITS = 22
@@ -81,8 +86,10 @@ class TorchIndex:
     def _blocks(self, asked: torch.Tensor, chosen: torch.Tensor | None) -> Any:
         """For each block its distances int32 [Q, N], and the rows int64 [N]."""
         number = len(self._bytes) if chosen is None else len(chosen)
-        for start in range(0, number, BLOCK):
-            stop = min(start + BLOCK, number)
+        queries, bits = asked.shape
+        size = max(1, min(SIGNS // bits, DISTANCES // queries, 1 << LOCAL_BITS))
+        for start in range(0, number, size):
+            stop = min(start + size, number)
             if chosen is None:
                 rows = torch.arange(start, stop, device=self._device)
                 block = self._bytes[start:stop]
@@ -90,7 +97,7 @@ class TorchIndex:
                 rows = chosen[start:stop]
                 block = self._bytes[rows]
             products = asked @ self._signs(block).T
-            yield ((asked.shape[1] - products.to(torch.int32)) >> 1), rows
+            yield ((bits - products.to(torch.int32)) >> 1), rows
 
     def _best(
         self, asked: torch.Tensor, keep: int, radius: int, chosen: torch.Tensor | None

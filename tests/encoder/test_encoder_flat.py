@@ -7,6 +7,7 @@ import pytest
 
 from retrieval_db.search import flat
 
+torch = pytest.importorskip("torch", reason="torch is not installed")
 torch_flat = pytest.importorskip(
     "retrieval_db.encoder.devices.flat", reason="torch is not installed"
 )
@@ -15,7 +16,7 @@ torch_flat = pytest.importorskip(
 @pytest.mark.parametrize("kept_bits", [0, 3, 64])
 @pytest.mark.parametrize("width", [1, 2, 4])
 def test_equals_numpy(width: int, kept_bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_flat, "BLOCK", 200)
+    monkeypatch.setattr(torch_flat, "DISTANCES", 600)
     monkeypatch.setattr(torch_flat, "QUERIES", 3)
     random = np.random.default_rng(width)
     mask = np.uint64((1 << kept_bits) - 1)
@@ -35,6 +36,14 @@ def test_equals_numpy(width: int, kept_bits: int, monkeypatch: pytest.MonkeyPatc
                     for one, other in zip(found, expected, strict=True):
                         assert one.dtype == other.dtype == np.int64
                         assert np.array_equal(one, other)
+
+
+def test_few_queries_take_large_blocks() -> None:
+    rows = (1 << 16) + 100
+    index = torch_flat.TorchIndex(np.zeros((1, rows), dtype=np.uint64), 64, device="cpu")
+    for queries, expected in ((1, [rows]), (256, [1 << 16, 100])):
+        asked = index._signs(torch.zeros((queries, 8), dtype=torch.uint8))
+        assert [len(part) for _, part in index._blocks(asked, None)] == expected
 
 
 def test_no_queries() -> None:
