@@ -265,7 +265,8 @@ def _opened(
         return from_stored(
             name, config, artifact, weights=weights, device=device, cache_dir=cache_dir
         )
-    except FormatError as error:
+    # Python reads what is nested a little deeper than it writes.
+    except (FormatError, RecursionError) as error:
         raise FormatError(f"{path}: {error}") from error
 
 

@@ -124,7 +124,8 @@ def unpack_all(data: bytes) -> list[Content]:
         named = [(entry["name"], entry["config"]) for entry in entries]
     except FormatError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    # Brackets within brackets go deeper than Python does.
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError("The header of this encoder file is damaged.") from error
     if not named or not all(
         isinstance(name, str) and isinstance(config, dict) for name, config in named
@@ -151,7 +152,7 @@ def is_encoder(path: Path) -> bool:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(length, MAX_HEADER)))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(header, dict) and HEADER_KEY in (header.get("__metadata__") or {})
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from retrieval_db.errors import FormatError
 
@@ -25,22 +26,30 @@ def restore(
     Raises:
         FormatError: they do not fit.
     """
-    name, dim = config["name"], config["feature_dim"]
-    state = {
-        key.removeprefix("backbone."): torch.from_numpy(np.array(value))
-        for key, value in tensors.items()
-        if key.startswith("backbone.")
-    }
-    if name == small_cnn.NAME:
-        module = small_cnn.network(preprocess.channels, dim)
-    elif name in cifar.NETWORKS:
-        module, _ = cifar.network(name)
-    elif name in BACKBONES:
-        module = skeleton(name)[0].to_empty(device="cpu")
-    else:
-        raise FormatError(f"There is no network {name!r} in this version: upgrade retrieval-db.")
     try:
-        module.load_state_dict(state)
+        module, dim = _shape(config["name"], config["feature_dim"], preprocess.channels)
+        kinds = {key: value.dtype for key, value in module.state_dict().items()}
+        state = {
+            key: torch.from_numpy(np.array(value)).to(kinds.get(key, torch.float32))
+            for name, value in tensors.items()
+            if (key := name.removeprefix("backbone.")) != name
+        }
+        module.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise FormatError("The weights of this encoder do not fit its network.") from error
-    return Backbone(name, dim, module.eval().requires_grad_(False))
+    if dim != config["feature_dim"]:
+        raise FormatError("The features of this encoder do not fit its network.")
+    return Backbone(config["name"], dim, module.eval().requires_grad_(False))
+
+
+def _shape(name: str, dim: int, channels: int) -> tuple[nn.Module, int]:
+    """The network of that name on the device `meta`, where nothing is allocated; and its D."""
+    with torch.device("meta"):
+        if name == small_cnn.NAME:
+            return small_cnn.network(channels, dim), dim
+        if name in cifar.NETWORKS:
+            return cifar.network(name)
+    if name in BACKBONES:
+        module, own_dim, _ = skeleton(name)
+        return module, own_dim
+    raise FormatError(f"There is no network {name!r} in this version: upgrade retrieval-db.")

@@ -13,6 +13,7 @@ from retrieval_db import encoder
 from retrieval_db.encoder import checkpoint
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
+DEEP = b"[" * 100_000
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.zeros(0, np.float32)}
 
 
@@ -53,6 +54,8 @@ def test_fingerprint_sees_config_names_shapes_and_values() -> None:
         (save_tensors(TENSORS), "holds no encoder"),
         (save_tensors(TENSORS, {checkpoint.HEADER_KEY: "{"}), "header .* is damaged"),
         (save_tensors(TENSORS, {checkpoint.HEADER_KEY: "[]"}), "header .* is damaged"),
+        (save_tensors(TENSORS, {checkpoint.HEADER_KEY: "[" * 100_000}), "header .* is damaged"),
+        (len(DEEP).to_bytes(8, "little") + DEEP, "not a safetensors file"),
         (
             save_tensors(
                 TENSORS, {checkpoint.HEADER_KEY: '{"format": 1, "name": 3, "config": {}}'}
@@ -73,6 +76,20 @@ def test_other_files_are_refused(data: bytes, message: str, tmp_path: Path) -> N
     with pytest.raises(FormatError, match=message) as caught:
         encoder.open_file(path)
     assert str(path) in str(caught.value)
+
+
+def test_nested_as_deep_as_can_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    for depth in range(900, 1010, 5):
+        header = '{"format": 1, "name": "n", "config": ' + '{"a":' * depth + "0" + "}" * depth + "}"
+        path.write_bytes(save_tensors(TENSORS, {checkpoint.HEADER_KEY: header}))
+        with pytest.raises((FormatError, EncoderUnavailable)):
+            encoder.open_file(path)
+
+
+def test_what_is_nested_deep_is_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(len(DEEP).to_bytes(8, "little") + DEEP)
+    assert not checkpoint.is_encoder(tmp_path / "weights")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from retrieval_db import encoder
+from retrieval_db.encoder import SHIPPED, checkpoint
 from retrieval_db.encoder.datasets import open_data
 from retrieval_db.encoder.network import NetworkEncoder
-from retrieval_db.errors import UsageError
+from retrieval_db.errors import FormatError, UsageError
 from tests import command
 
 FOLDER = Path(encoder.__file__).parent / "shipped"
@@ -57,3 +58,17 @@ def test_the_figures_beside_them_are_theirs(data: Path) -> None:
     found = np.mean(np.array(made.predict(outputs)) == [images.label_name(row) for row in rows])
     (line,) = [line for line in told["widths"] if line["bits"] == 64]
     assert found == pytest.approx(line["predicted_label"]["accuracy"], abs=0.09)
+
+
+@pytest.mark.parametrize(
+    ("network", "dim"),
+    [("cifar_medium", 225), ("small_cnn", 225), ("small_cnn", 10**9), ("mobilenet_v2", 224)],
+)
+def test_another_network_than_that_of_the_weights(network: str, dim: int, tmp_path: Path) -> None:
+    """Refused when it is opened, before anything of that size is allocated."""
+    name, config, tensors = checkpoint.unpack_all(SHIPPED["cifar10-12"].read_bytes())[0]
+    config["backbone"] |= {"name": network, "feature_dim": dim}
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(checkpoint.pack(name, config, tensors))
+    with pytest.raises(FormatError, match="do not fit its network"):
+        encoder.open_file(path, device="cpu")
