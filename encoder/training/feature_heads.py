@@ -73,6 +73,8 @@ def descended_heads(
     if held_out is not None:
         tested = (FeatureSource(standard(held_out[0]), where), held_out[1])
     ready = standard(features)
+    identity = hashlib.sha256(ready.data.cast("B"))
+    identity.update(numbers.tobytes())
     found = loop.train(
         nn.Identity(),
         features.shape[1],
@@ -84,7 +86,7 @@ def descended_heads(
         held_out=tested,
         state=state,
         resume=resume,
-        identity=hashlib.sha256(ready.tobytes() + numbers.tobytes()).hexdigest(),
+        identity=identity.hexdigest(),
         report=watch.epoch,
         progress=watch.images("Training", loop.shown(len(features), recipe)),
     )

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..hashing.heads import Float32, Float64, LinearHead, unit_rows
+from ..hashing.heads import Float32, Float64, LinearHead, blocks, unit_rows
 from ..networks.preprocess import Preprocess
 
-KEPT = 8 << 30  # bytes of images on a device
+KEPT = 0.5  # share of a GPU's free memory that images may take
+ROWS = 512  # images that are laid out at a time
 
 
 class Source(Protocol):
@@ -46,10 +47,15 @@ class Standard:
     def of(cls, features: Float32) -> Standard:
         x = unit_rows(features)
         mean = x.mean(axis=0)
-        return cls(mean, max(float(np.sqrt(((x - mean) ** 2).mean())), 1e-12))
+        x -= mean
+        np.square(x, out=x)
+        return cls(mean, max(float(np.sqrt(x.mean())), 1e-12))
 
     def __call__(self, features: Float32) -> Float32:
-        return ((unit_rows(features) - self.mean) / self.scale).astype(np.float32)
+        found = np.empty(features.shape, np.float32)
+        for rows in blocks(len(features)):
+            found[rows] = (unit_rows(features[rows]) - self.mean) / self.scale
+        return found
 
     def folded(self, head: LinearHead) -> LinearHead:
         """The head on raw features that does what `head` does on these."""
@@ -71,12 +77,12 @@ class FeatureSource:
         return self.plain(rows)
 
     def plain(self, rows: Tensor) -> Tensor:
-        return self.features[rows.to(self.features.device)]
+        return self.features[rows.to(self.features.device, non_blocking=True)]
 
 
 class PixelSource:
-    """Prepared images, on the device where they take less than `KEPT` bytes, cut and mirrored
-    anew in each epoch.
+    """A copy of prepared images, on the device where they leave it enough memory, cut and
+    mirrored anew in each epoch.
 
     A cut is shifted by up to `shift` pixels over the mirrored edge. Each image is mirrored in
     every other epoch, half of them in the first (Jordan, arXiv:2404.00498): in two epochs a
@@ -101,12 +107,9 @@ class PixelSource:
         seed: int = 0,
     ) -> None:
         self.size, self.shift, self.device = images.shape[-1], shift, device
-        margin = ((0, 0), (0, 0), (shift, shift), (shift, shift))
-        padded = np.pad(images, margin, mode="reflect") if shift else images
-        # Pixels last: then a cut comes out in the layout that convolutions like.
-        last = np.ascontiguousarray(padded.transpose(0, 2, 3, 1))
-        self.place = device if last.nbytes < KEPT else torch.device("cpu")
-        self.images = torch.from_numpy(last).to(self.place)
+        whole = _laid_out(images, shift)
+        self.place = _place(whole.nbytes, device)
+        self.images = torch.from_numpy(whole).to(self.place)
         self.mean = torch.tensor(preprocess.mean, device=device) * 255
         self.std = torch.tensor(preprocess.std, device=device) * 255
         first = np.random.default_rng(seed).integers(0, 2, len(images))
@@ -123,7 +126,7 @@ class PixelSource:
         return self._cut(rows, torch.full((2, len(rows)), self.shift), None)
 
     def _cut(self, rows: Tensor, shifts: Tensor, epoch: int | None) -> Tensor:
-        rows, shifts = rows.to(self.place), shifts.to(self.place)
+        rows, shifts = (each.to(self.place, non_blocking=True) for each in (rows, shifts))
         across = torch.arange(self.size, device=self.place)
         down = shifts[0][:, None] + across
         right = shifts[1][:, None] + across
@@ -131,5 +134,27 @@ class PixelSource:
             turned = ((self.mirrored[rows] + epoch) % 2 == 1)[:, None]
             right = torch.where(turned, right.flip(1), right)
         cut = self.images[rows[:, None, None], down[:, :, None], right[:, None, :]]
-        normal = (cut.to(self.device).float() - self.mean) / self.std
+        normal = (cut.to(self.device, non_blocking=True).float() - self.mean) / self.std
         return normal.permute(0, 3, 1, 2)
+
+
+def _laid_out(images: NDArray[np.uint8], shift: int) -> NDArray[np.uint8]:
+    """Images [N, C, S, S] as [N, S', S', C] with `shift` mirrored pixels around them.
+
+    Pixels last: then a cut comes out in the layout that convolutions like. In blocks, since all
+    of them may take most of the memory.
+    """
+    count, channels, size, _ = images.shape
+    whole = np.empty((count, size + 2 * shift, size + 2 * shift, channels), np.uint8)
+    margin = ((0, 0), (0, 0), (shift, shift), (shift, shift))
+    for start in range(0, count, ROWS):
+        padded = np.pad(images[start : start + ROWS], margin, mode="reflect")
+        whole[start : start + ROWS] = padded.transpose(0, 2, 3, 1)
+    return whole
+
+
+def _place(size: int, device: torch.device) -> torch.device:
+    """Where so many bytes of images are kept: beside a GPU whose memory the network needs."""
+    if device.type != "cuda" or size < KEPT * torch.cuda.mem_get_info(device)[0]:
+        return device
+    return torch.device("cpu")

@@ -216,13 +216,9 @@ class _Task:
             mirror=recipe.mirror,
             seed=recipe.seed,
         )
-        tested: tuple[Source, Rows] | None = None
-        if self.held_out is not None and len(self.held_out):
-            other = prepare(base, data.images, self.held_out)
-            tested = (
-                PixelSource(other.images, base.preprocess, device),
-                _number_as(data, other.rows, classes),
-            )
+        # The source has a copy, and they may take most of the memory.
+        found = replace(found, images=found.images[:0].copy())
+        tested = self._watched(base, device, classes)
         beginning = None if _untrained(base) else base.backbone.weights_sha256()
         body = _fresh(base, source, recipe)
         described = base.backbone.to_config() | {"sha256": beginning}
@@ -250,6 +246,16 @@ class _Task:
         heads = trained_heads(result, classes, recipe, len(found.rows))
         encoders = self._encoders(base, backbone, heads, found.sha256)
         return Trained(encoders, tuple(result.curve), len(found.rows), tuple(found.skipped))
+
+    def _watched(
+        self, base: NetworkEncoder, device: torch.device, classes: tuple[str, ...]
+    ) -> tuple[Source, Rows] | None:
+        """The images that were held out, and their labels."""
+        if self.held_out is None or not len(self.held_out):
+            return None
+        found = prepare(base, self.data.images, self.held_out)
+        source = PixelSource(found.images, base.preprocess, device)
+        return source, _number_as(self.data, found.rows, classes)
 
     def _extracted(self, what: str, rows: Rows) -> Extracted:
         done = self.watch.images(what, len(rows))
