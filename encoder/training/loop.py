@@ -151,7 +151,9 @@ def train(
 ) -> Found:
     """Train heads on a body, and the body with them where it has weights that want gradients.
 
-    On a CPU the same arguments, number of threads and versions give the same weights.
+    On a CPU the same arguments, number of threads and versions give the same weights. On a GPU
+    they do not, because sums are added up in any order; the random numbers are the same, also
+    after a resumption.
 
     Args:
         body: inputs of `source` → [N, D]; `nn.Identity()` for frozen features. Left in
@@ -239,7 +241,7 @@ class _Run:
             done = (number * self.batches + index + 0.5) / steps
             rate = self._set_rate(done)
             x = self.source.batch(rows, number, self.generator)
-            labels = self.labels[rows.to(self.device)]
+            labels = self.labels[rows.to(self.device, non_blocking=True)]
             loss, descended, scores = self.model.losses(x, labels, done, self._mixed())
             self.optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(descended)
@@ -337,6 +339,8 @@ def _save(run: _Run, path: Path, curve: Sequence[Epoch], told: str) -> None:
         "optimizer": run.optimizer.state_dict(),
         "generator": run.generator.get_state(),
         "random": torch.random.get_rng_state(),
+        # What networks such as those with dropout draw on a GPU.
+        "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
         "curve": [asdict(epoch) for epoch in curve],
     }
     write_atomically(path, lambda file: torch.save(state, file))
@@ -353,7 +357,8 @@ def _resumed(run: _Run, path: Path, resume: bool, told: str) -> list[Epoch]:
         )
     try:
         content = io.BytesIO(path.read_bytes())
-        state = torch.load(content, map_location=run.device, weights_only=True)
+        # The optimizer's counts of steps stay there: on a GPU each would be waited for.
+        state = torch.load(content, map_location="cpu", weights_only=True)
         if state["version"] != STATE:
             raise FormatError(f"{path} is of another version: delete it and begin anew.")
         if state["training"] != told:
@@ -363,8 +368,10 @@ def _resumed(run: _Run, path: Path, resume: bool, told: str) -> list[Epoch]:
             )
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
-        run.generator.set_state(state["generator"].cpu())
-        torch.random.set_rng_state(state["random"].cpu())
+        run.generator.set_state(state["generator"])
+        torch.random.set_rng_state(state["random"])
+        if run.device.type == "cuda" and state.get("cuda") is not None:
+            torch.cuda.set_rng_state(state["cuda"], run.device)
         return [Epoch(**epoch) for epoch in state["curve"]]
     except (FormatError, UsageError):
         raise

@@ -182,6 +182,6 @@ def _weights(similar: Tensor) -> Tensor:
     """w [N, N]: similar and dissimilar pairs weigh the same in total; 1 where one kind lacks."""
     ones = similar.sum()
     zeros = similar.numel() - ones
-    if not ones or not zeros:
-        return torch.ones_like(similar)
-    return similar.numel() * (similar / ones + (1 - similar) / zeros)
+    weights = similar.numel() * (similar / ones + (1 - similar) / zeros)
+    # An `if` would wait for the device.
+    return torch.where((ones > 0) & (zeros > 0), weights, 1.0)

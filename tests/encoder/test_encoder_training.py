@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,16 @@ from retrieval_db.encoder import training
 from retrieval_db.encoder.datasets import Dataset
 from retrieval_db.encoder.datasets.images import Pixels, Stored
 from retrieval_db.encoder.features import extract
+from retrieval_db.encoder.hashing import heads
+from retrieval_db.encoder.hashing.heads import LinearHead
 from retrieval_db.encoder.hashing.methods import METHODS
 from retrieval_db.encoder.hashing.recipes import FROM_NOTHING, FROZEN, Recipe
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.networks import cifar
 from retrieval_db.encoder.networks.preprocess import Preprocess
-from retrieval_db.encoder.training import curves
+from retrieval_db.encoder.training import curves, loop, sources
 from retrieval_db.encoder.training.loop import Epoch
-from retrieval_db.encoder.training.sources import PixelSource, Standard
+from retrieval_db.encoder.training.sources import FeatureSource, PixelSource, Standard
 from retrieval_db.encoder.training.watch import Watch
 from retrieval_db.errors import (
     EncoderError,
@@ -150,6 +154,101 @@ def test_an_interrupted_training_goes_on_to_the_same_encoder(
     state.write_bytes(b"half of a file")
     with pytest.raises(FormatError, match="damaged"):
         train_network(coloured(48), state=state, resume=True)
+
+
+def test_a_state_from_before_gpus_were_saved(trained: training.Trained, tmp_path: Path) -> None:
+    state = tmp_path / "small.state"
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_network(coloured(48), state=state, watch=Watch(epoch=stop))
+    content = torch.load(state, weights_only=True)
+    del content["cuda"]
+    torch.save(content, state)
+    resumed = train_network(coloured(48), state=state, resume=True)
+    assert resumed.encoders[0].fingerprint == trained.encoders[0].fingerprint
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
+    drawn: list[torch.Tensor] = []
+
+    class Dropout(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            drawn.append(torch.rand(4, device=x.device).cpu())
+            return x
+
+    def stop(epoch: Epoch) -> None:
+        raise KeyboardInterrupt
+
+    def run(**options: Any) -> list[torch.Tensor]:
+        drawn.clear()
+        rows = np.random.default_rng(0).standard_normal((24, 5)).astype(np.float32)
+        source = FeatureSource(rows, torch.device("cuda"))
+        recipe = FROZEN.changed(bits=(8,), epochs=2, batch_size=12)
+        loop.train(Dropout(), 5, source, np.arange(24) % 3, 3, recipe, device="cuda", **options)
+        return list(drawn)
+
+    whole = run()
+    state = tmp_path / "state"
+    with pytest.raises(KeyboardInterrupt):
+        run(state=state, report=stop)
+    assert torch.equal(torch.stack(whole[2:]), torch.stack(run(state=state, resume=True)))
+
+
+def test_where_images_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU only while they leave it half of its free memory."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    gpu, processor = torch.device("cuda"), torch.device("cpu")
+    assert sources._place(49, gpu) == gpu
+    assert sources._place(50, gpu) == processor
+    assert sources._place(1 << 40, processor) == processor
+
+
+def test_in_blocks_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit, but for the product, whose sums may be of another order."""
+    random = np.random.default_rng(0)
+    features = random.standard_normal((300, 33)).astype(np.float32)
+    images = random.integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
+    head = LinearHead(features[:33, :16].copy(), features[0, :16].copy(), normalize=True)
+
+    def found() -> tuple[Any, ...]:
+        standard = Standard.of(features)
+        return standard.mean, standard.scale, standard(features), sources._laid_out(images, 2)
+
+    whole, outputs = found(), head(features)
+    monkeypatch.setattr(heads, "BLOCK", 7)
+    monkeypatch.setattr(sources, "ROWS", 7)
+    for one, other in zip(whole, found(), strict=True):
+        assert np.array_equal(one, other)
+    np.testing.assert_allclose(head(features), outputs, rtol=1e-6, atol=1e-7)
+    x = features.astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    assert whole[1] == np.sqrt(((x - x.mean(axis=0)) ** 2).mean())
+
+
+def test_features_are_not_held_many_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64 they take twice the memory already."""
+    features = np.random.default_rng(0).standard_normal((4000, 64)).astype(np.float32)
+    images = np.zeros((400, 3, 32, 32), np.uint8)
+    head = LinearHead(features[:64, :16].copy(), features[0, :16].copy(), normalize=True)
+    standard = Standard.of(features)
+    monkeypatch.setattr(heads, "BLOCK", 50)
+    monkeypatch.setattr(sources, "ROWS", 5)
+    works: tuple[tuple[Callable[[], Any], float], ...] = (
+        (lambda: Standard.of(features), 2.2 * features.nbytes),
+        (lambda: standard(features), 1.2 * features.nbytes),
+        (lambda: head(features), 0.5 * features.nbytes),
+        (lambda: sources._laid_out(images, 2), 1.5 * images.nbytes),
+    )
+    for work, most in works:
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most
 
 
 def test_one_file_of_several_encoders(trained: training.Trained, tmp_path: Path) -> None:
