@@ -6,9 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .heads import Float32, Float64, unit_rows
-
-ROWS = 4096  # images whose similarities are computed at once
+from .heads import Float32, Float64, blocks, unit_rows
 
 
 @dataclass(frozen=True)
@@ -30,14 +28,11 @@ class KernelHead:
     def __call__(self, features: Float32) -> Float32:
         """Compute the outputs, float32 [N, L], of features, float32 [N, D]; in float64."""
         weight = self.weight.astype(np.float64)
-        parts = [
-            (similarities(features[start : start + ROWS], self.anchors, self.gamma) @ weight)
-            + self.bias
-            for start in range(0, len(features), ROWS)
-        ]
-        if not parts:
-            return np.empty((0, len(self.bias)), np.float32)
-        return np.concatenate(parts).astype(np.float32)
+        outputs = np.empty((len(features), len(self.bias)), np.float32)
+        for rows in blocks(len(features)):
+            kernel = similarities(features[rows], self.anchors, self.gamma)
+            outputs[rows] = kernel @ weight + self.bias
+        return outputs
 
 
 def similarities(features: Float32, anchors: Float32, gamma: float) -> Float64:
