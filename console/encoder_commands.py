@@ -20,6 +20,7 @@ from .options import (
     opened,
 )
 from .screen import note, progress_bar
+from .settings import check_encoder_file
 
 commands = typer.Typer(help="The stored encoders.", no_args_is_help=True)
 
@@ -69,6 +70,7 @@ def export(
     database: DatabaseOption = None,
 ) -> None:
     """Write a stored encoder to a file."""
+    check_encoder_file(out)
     with opened(database) as db:
         opening.export(db, name, out)
     note(f"Wrote {out}")

@@ -9,6 +9,7 @@ from typing import Any
 from retrieval_db.errors import UsageError
 
 from .groups import Network, Preprocessing
+from .screen import check_writable
 
 DEFAULT = "itq128"
 SUFFIX = ".safetensors"
@@ -50,6 +51,17 @@ def in_file(spec: str) -> tuple[Path, str | None]:
     """FILE:NAME in its parts."""
     file, colon, own = spec.rpartition(f"{SUFFIX}:")
     return (Path(file + SUFFIX), own) if colon else (Path(spec), None)
+
+
+def check_encoder_file(file: Path) -> None:
+    """See before the work that an encoder can be written there, and read under that name.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    check_writable(file)
+    if file.suffix != SUFFIX:
+        raise UsageError(f"The file of an encoder ends in {SUFFIX}: -o {file}{SUFFIX}")
 
 
 def precision(settings: Settings) -> str | None:

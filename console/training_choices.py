@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_db.errors import UsageError
+
+from .settings import check_encoder_file
 
 if TYPE_CHECKING:
     from retrieval_db.encoder.datasets import Dataset
@@ -25,6 +28,41 @@ def need_torch() -> None:
     from retrieval_db.encoder import require_network
 
     require_network()
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a training writes: the encoder, and beside it the state to resume from and curves."""
+
+    encoder: Path
+
+    @property
+    def state(self) -> Path:
+        return self.encoder.with_suffix(".state")
+
+    @property
+    def table(self) -> Path:
+        return self.encoder.with_suffix(".epochs.csv")
+
+    @property
+    def plot(self) -> Path:
+        return self.encoder.with_suffix(".epochs.png")
+
+    def check(self, data: str) -> None:
+        """See before the work that it is an encoder's file, and that no list is written over.
+
+        Raises:
+            UsageError: it is not, or one is.
+        """
+        check_encoder_file(self.encoder)
+        from retrieval_db.encoder.datasets import lists
+
+        read = {file.resolve() for file in lists.files_of(data).values()}
+        for file in (self.encoder, self.state, self.table, self.plot):
+            if file.resolve() in read:
+                raise UsageError(
+                    f"{file} holds the data, and would be written over: choose another -o."
+                )
 
 
 def method(name: str) -> Method:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval_db.errors import MissingExtra, UsageError
+from retrieval_db.errors import MissingExtra
 
 from . import training_choices
 from .groups import Preprocessing, grouped
@@ -17,7 +17,7 @@ from .options import (
     DeviceOption,
     WeightsOption,
 )
-from .screen import check_writable, note, print_json, print_table, progress_bars
+from .screen import note, print_json, print_table, progress_bars
 from .settings import preprocessing
 
 if TYPE_CHECKING:
@@ -94,9 +94,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Train an encoder on labelled images, for one code length or several at once."""
-    check_writable(out)
-    if out.suffix != ".safetensors":
-        raise UsageError(f"The file of an encoder ends in .safetensors: -o {out}.safetensors")
+    files = training_choices.Files(out)
+    files.check(data)
     training_choices.need_torch()
     from retrieval_db.encoder import save_all, training
     from retrieval_db.encoder.datasets import open_data
@@ -129,7 +128,7 @@ def train(
 
     def report(epoch: Epoch) -> None:
         curve.append(epoch)
-        curves.write_csv(curve, out.with_suffix(".csv"))
+        curves.write_csv(curve, files.table)
         tested = "" if epoch.validation is None else f", held out {epoch.validation:.4f}"
         note(
             f"epoch {epoch.epoch}/{recipe.epochs}: loss {epoch.loss:.4f}, "
@@ -145,16 +144,16 @@ def train(
             name=name or training_choices.encoder_name(out, chosen.name, recipe.bits),
             frozen=frozen,
             held_out=held_out,
-            state=out.with_suffix(".state"),
+            state=files.state,
             resume=resume,
             watch=Watch(bars, report, note),
         )
     encoders = training.compact(trained.encoders) if compact else trained.encoders
     save_all(encoders, out)
-    out.with_suffix(".state").unlink(missing_ok=True)
+    files.state.unlink(missing_ok=True)
     if curve:
         try:
-            curves.plot(curve, out.with_suffix(".png"), f"{chosen.name} on {dataset.name}")
+            curves.plot(curve, files.plot, f"{chosen.name} on {dataset.name}")
         except MissingExtra as error:
             note(str(error))
     _show(replace(trained, encoders=encoders), out, as_json)

@@ -136,6 +136,7 @@ class TestExitCodes:
             (1, ["encoders", "show", "other"], "there are: phash64."),
             (1, ["encoders", "remove", "other", "--yes"], "There is no encoder 'other'"),
             (2, ["encoders", "refit", "phash64"], "nothing to fit"),
+            (2, ["encoders", "export", "phash64", "-o", "p.txt"], "-o p.txt.safetensors"),
             (2, ["encoders", "add", "no.safetensors"], "cannot be read"),
             (2, ["migrate", "--to", "7"], "no revision '7'"),
             (2, ["search", "--id", "1", "--label", "\udcff"], "is not UTF-8"),

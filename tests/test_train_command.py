@@ -53,10 +53,34 @@ def trained(folder: Path) -> Path:
 
 
 def test_what_lies_beside_the_encoder(trained: Path) -> None:
-    assert trained.with_suffix(".csv").read_text().startswith("epoch,seconds,learning_rate")
+    assert trained.with_suffix(".epochs.csv").read_text().startswith("epoch,seconds,learning_rate")
     assert not trained.with_suffix(".state").exists()
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    assert trained.with_suffix(".png").stat().st_size > 1000
+    assert trained.with_suffix(".epochs.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("ending", [".csv", ".png"])
+def test_what_lay_there_is_not_written_over(ending: str, folder: Path, tmp_path: Path) -> None:
+    listed = tmp_path / f"x{ending}"
+    photos = sorted((folder / "photos").glob("*/*.png"))
+    listed.write_text("".join(f"{photo} {photo.parent.name}\n" for photo in photos))
+    text = listed.read_text()
+    out = tmp_path / "x.safetensors"
+    outcome = train(folder, "--data", listed, "--bits", 12, "-o", out)
+    assert outcome.code == 0, outcome
+    assert listed.read_text() == text
+
+
+@pytest.mark.parametrize("ending", [".epochs.csv", ".epochs.png", ".state", ".safetensors"])
+@pytest.mark.parametrize("form", ["{}", "train={},query=other.txt"])
+def test_lists_that_would_be_written_over(
+    form: str, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = form.format(f"x{ending}")
+    outcome = command.run("train", "--data", data, "-o", tmp_path / "x.safetensors")
+    assert outcome.code == 2
+    assert f"x{ending} holds the data, and would be written over" in outcome.err
 
 
 def test_a_trained_encoder_indexes_and_searches(

@@ -16,6 +16,24 @@ def is_spec(spec: str) -> bool:
     return re.match(rf"({'|'.join(SPLITS)})=", spec) is not None
 
 
+def files_of(spec: str) -> dict[str, Path]:
+    """The lists that a spec names, by split; one list is of none, "".
+
+    Raises:
+        UsageError: a split is named twice.
+    """
+    if not is_spec(spec):
+        return {"": Path(spec)}
+    files: dict[str, Path] = {}
+    # A comma may be part of a file's name, so cut only before `split=`.
+    for part in re.split(rf",(?=(?:{'|'.join(SPLITS)})=)", spec):
+        name, _, place = part.partition("=")
+        if SPLITS[name] in files:
+            raise UsageError(f"{spec!r} names the {SPLITS[name]} list twice.")
+        files[SPLITS[name]] = Path(place)
+    return files
+
+
 def open_lists(spec: str, root: Path | None = None) -> Dataset:
     """One list, or a list for each split: `train=a.txt,database=b.txt,query=c.txt`.
 
@@ -27,16 +45,7 @@ def open_lists(spec: str, root: Path | None = None) -> Dataset:
         UsageError: a list cannot be read, is empty, or a split is named twice.
         FormatError: a line has no two words.
     """
-    files: dict[str, Path] = {}
-    if is_spec(spec):
-        # A comma may be part of a file's name, so cut only before `split=`.
-        for part in re.split(rf",(?=(?:{'|'.join(SPLITS)})=)", spec):
-            name, _, place = part.partition("=")
-            if SPLITS[name] in files:
-                raise UsageError(f"{spec!r} names the {SPLITS[name]} list twice.")
-            files[SPLITS[name]] = Path(place)
-    else:
-        files[""] = Path(spec)
+    files = files_of(spec)
     paths: list[Path] = []
     names: list[str] = []
     sizes: dict[str, int] = {}
