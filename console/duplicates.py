@@ -26,15 +26,17 @@ def since(text: str | None) -> Since:
     Raises:
         UsageError: neither.
     """
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
+    if text is None:
+        return None
     try:
+        if text.isdecimal():
+            return int(text)
         time = datetime.fromisoformat(text)
-    except ValueError as error:
+        return time if time.tzinfo is not None else time.astimezone()
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"--since is an image's id or a time such as 2025-01-31T12:00; not {text!r}."
         ) from error
-    return time if time.tzinfo is not None else time.astimezone()
 
 
 def show(

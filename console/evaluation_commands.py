@@ -18,7 +18,7 @@ from retrieval_db.evaluation import POOLS
 from . import data_evaluation, evaluating, scores
 from .evaluating import Report
 from .groups import Network, grouped
-from .options import DatabaseOption, Device, DeviceOption, JsonOption, opened
+from .options import LAST_SEED, DatabaseOption, Device, DeviceOption, JsonOption, opened
 from .screen import note
 from .settings import Settings, option, preprocessing
 
@@ -72,7 +72,10 @@ class Evaluated:
             "rows (default: 1000).",
         ),
     ] = None
-    seed: Annotated[int, typer.Option(help="Of the rows, classes or images that are drawn.")] = 0
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=LAST_SEED, help="Of the rows, classes or images that are drawn."),
+    ] = 0
 
 
 DEFAULT_K = 1000

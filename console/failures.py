@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any, NoReturn
@@ -16,6 +17,9 @@ from retrieval_db.errors import RetrievalError, UsageError
 from .screen import note
 
 INTERRUPTED = 130
+
+# No room is left for what is written.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 KEPT = "What was written is kept; the same command continues."
 AFTER_CTRL_C = {
@@ -45,9 +49,19 @@ class Commands(typer.core.TyperGroup):
             _fail(UsageError(f"{error.object!r} is not UTF-8, as all that the database takes is."))
         except BrokenPipeError:
             # The reader of our output left, as `head` does.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             raise typer.Exit(0) from None
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _drop_output()
+            _fail(RetrievalError(f"Cannot write: {error.strerror}."))
         return result
+
+
+def _drop_output() -> None:
+    """Let what is still in the buffer of stdout go nowhere, or Python would try once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: RetrievalError | psycopg.Error) -> NoReturn:

@@ -12,6 +12,9 @@ from retrieval_db.client import Database, connect
 
 from .screen import note
 
+# Seeds that NumPy, torch and PostgreSQL all take.
+LAST_SEED = 2**32 - 1
+
 
 class Device(StrEnum):
     auto = "auto"

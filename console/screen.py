@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from rich import box
 from rich.console import Console
@@ -47,10 +47,17 @@ def check_writable(file: Path) -> None:
         raise UsageError(f"Cannot write {file}: {reason}.")
 
 
-def console(stream: TextIO | None = None) -> Console:
+class Screen(Console):
+    """A console that leaves it to `failures` that its reader left; Rich would exit with 1."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
+
+
+def console(stream: TextIO | None = None) -> Screen:
     """A console that folds nothing where a program, not a person, reads."""
     file = stream or sys.stdout
-    return Console(file=file, soft_wrap=True, width=None if file.isatty() else UNFOLDED)
+    return Screen(file=file, soft_wrap=True, width=None if file.isatty() else UNFOLDED)
 
 
 def note(message: str) -> None:

@@ -13,6 +13,7 @@ from retrieval_db.errors import MissingExtra
 from . import training_choices
 from .groups import Preprocessing, grouped
 from .options import (
+    LAST_SEED,
     Device,
     DeviceOption,
     WeightsOption,
@@ -85,7 +86,8 @@ def train(
         str | None, typer.Option(help="Of the encoder; NAME-L with several widths.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Of protocol, first weights, order, cuts and targets.")
+        int,
+        typer.Option(min=0, max=LAST_SEED, help="Of protocol, weights, order, cuts and targets."),
     ] = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was interrupted.")

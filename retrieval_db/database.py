@@ -169,7 +169,7 @@ def translate(error: psycopg.Error, connection: Connection | None = None) -> Exc
     if state.startswith(GONE) or (connection is not None and connection.broken):
         return errors.ConnectionLost()
     match state:
-        case "42P01" | "42883":
+        case "42P01":
             return errors.NotMigrated(f"{errors.NotMigrated.__doc__} ({message})")
         case "42501" | "25006":
             return errors.PermissionDenied(f"The database refused: {message}.")

@@ -26,6 +26,9 @@ DEFAULT_RADII = {("phash", 64): 6, ("phash", 256): 24, ("pdq", 256): 31}
 MAX_PAIRS = 1_000_000
 MAX_CODE_PAIRS = 10_000_000
 
+# The last bigint: no id is after it.
+LAST_ID = 2**63 - 1
+
 Since = datetime | int | None
 
 
@@ -203,11 +206,13 @@ def _parameters(
     time = since if isinstance(since, datetime) else None
     if time is not None and time.tzinfo is None:
         raise UsageError("A time needs its zone: 2025-01-31T12:00:00+00:00.")
+    within = default_radius(encoder) if radius is None else radius
     return {
         "encoder": encoder.name,
-        "radius": default_radius(encoder) if radius is None else radius,
+        # Beyond all bits nothing changes.
+        "radius": max(-1, min(within, encoder.bits)),
         "since": time,
-        "since_id": None if time is not None else since,
+        "since_id": max(-LAST_ID, min(since, LAST_ID)) if isinstance(since, int) else None,
         "max_pairs": max_pairs,
     }
 

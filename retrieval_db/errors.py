@@ -52,7 +52,7 @@ class ConnectionLost(DatabaseError):
 
 
 class NotMigrated(DatabaseError):
-    """The database has not been migrated. Run `retrieval-db migrate`."""
+    """The database has not been migrated. Run `retrieval-db migrate` with the same --database."""
 
 
 class SchemaTooNew(DatabaseError):

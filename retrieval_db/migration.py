@@ -95,7 +95,8 @@ def require_current(connection: Connection) -> Revisions:
     if not found.current:
         raise errors.NotMigrated(
             f"The database is at revision {found}, this program needs "
-            f"{Revisions(CORE_HEAD, found.features and FEATURES_HEAD)}. Run `retrieval-db migrate`."
+            f"{Revisions(CORE_HEAD, found.features and FEATURES_HEAD)}. "
+            "Run `retrieval-db migrate` with the same --database."
         )
     return found
 

@@ -111,6 +111,11 @@ class TestExitCodes:
             (2, ["search", "--radius", "-1", "--id", "1"], "--radius"),
             (2, ["search", "--max-candidates", "0", "--id", "1"], "--max-candidates"),
             (2, ["search", "--max-ms", "0", "--id", "1"], "--max-ms"),
+            (2, ["evaluate", "phash64", "--seed", str(2**63)], "--seed"),
+            (2, ["thresholds", "phash64", "--seed", "-1"], "--seed"),
+            (2, ["train", "--data", ".", "-o", "x.safetensors", "--seed", "-1"], "--seed"),
+            (2, ["duplicates", "--since", "0001-01-01"], "--since"),
+            (2, ["duplicates", "--since", "9" * 5000], "--since"),
             (2, ["search", "--sheet", "s.pdf", "--id", "1"], "--sheet s.png"),
             (2, ["search", "--id", "1", "--json", "--csv"], "Choose one of --json"),
             (2, ["search", "--id", "1", "--metadata", "{"], "is a JSON object"),
@@ -156,6 +161,17 @@ class TestExitCodes:
         assert "Traceback" not in outcome.err
 
     @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["duplicates", "--since", "9" * 20, "--radius", "64"],
+            ["duplicates", "--radius", "9" * 14, "--group"],
+            ["search", "--id", "1", "--max-ms", "1e30"],
+        ],
+    )
+    def test_numbers_beyond_all_sense(self, shared: tuple[str, Path], arguments: list[str]) -> None:
+        command.succeed(*arguments, "-d", shared[0])
+
+    @pytest.mark.parametrize(
         ("url", "message"),
         [
             ("mysql://root@localhost/photos", "mysql:// is not PostgreSQL"),
@@ -183,7 +199,34 @@ class TestExitCodes:
             connection.execute("ALTER TABLE images RENAME TO elsewhere")
         outcome = command.run("search", "--id", 1)
         assert outcome.code == 1
-        assert "retrieval-db migrate" in outcome.err
+        assert "`retrieval-db migrate` with the same --database" in outcome.err
+
+    def test_a_function_that_is_not_there_is_named(self, url: str) -> None:
+        with example.connect(url) as connection:
+            connection.execute("ALTER FUNCTION search_codes RENAME TO elsewhere")
+            connection.execute("ALTER FUNCTION run_search RENAME TO elsewhere_too")
+        outcome = command.run("search", "--id", 1)
+        assert outcome.code == 1
+        assert "run_search" in outcome.err
+        assert "migrate" not in outcome.err
+
+    @pytest.mark.parametrize("arguments", [["info"], ["info", "--json"], ["search", "--id", "1"]])
+    @pytest.mark.parametrize(("full", "code"), [(False, 0), (True, 1)])
+    def test_an_output_that_takes_nothing(
+        self, shared: tuple[str, Path], arguments: list[str], full: bool, code: int
+    ) -> None:
+        """A reader that left before the first word, and a disk without room."""
+        if full and not Path("/dev/full").exists():
+            pytest.skip("this system has no /dev/full")
+        reader, pipe = os.pipe()
+        os.close(reader)
+        with open("/dev/full" if full else pipe, "wb") as out:
+            done = subprocess.run(
+                [*command.PROGRAM, *arguments, "-d", shared[0]],
+                stdout=out, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        said = "Error: Cannot write: No space left on device.\n" if full else ""
+        assert (done.returncode, done.stderr) == (code, said)
 
     def test_the_program_itself(self, url: str) -> None:
         """The console script, with a reader that leaves, and a stdout that is not UTF-8."""

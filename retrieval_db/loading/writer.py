@@ -26,7 +26,8 @@ FEATURES_AT_ONCE = 256
 
 NO_FEATURES = (
     "There is no table image_features: it needs pgvector 0.7 or later. Install the extension "
-    "and run `retrieval-db migrate`, or store the codes without features (--no-features)."
+    "and run `retrieval-db migrate` with the same --database, or store the codes without "
+    "features (--no-features)."
 )
 
 

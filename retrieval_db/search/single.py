@@ -135,7 +135,8 @@ def search(
         "labels": list(labels) if labels else None,
         "metadata": Jsonb(dict(metadata)) if metadata else None,
         "max_candidates": bounded(max_candidates, MOST_CANDIDATES),
-        "max_ms": max_ms,
+        # PostgreSQL's intervals have an end.
+        "max_ms": None if max_ms is None else min(max_ms, MOST),
     }
     if stage == "fine":
         assert query.feature is not None
@@ -175,7 +176,7 @@ def choose_stage(
     if not there:
         raise MissingExtension(
             "The fine stage needs pgvector 0.7 or later in the database: install it there and "
-            "run `retrieval-db migrate`. `--stage coarse` works without."
+            "run `retrieval-db migrate` with the same --database. `--stage coarse` works without."
         )
     if query.feature is None or not filled:
         lacking = "query has no feature" if filled else "images have no features"
