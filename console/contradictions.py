@@ -9,7 +9,7 @@ from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import UsageError
 
 from .groups import Network
-from .settings import Settings, option, precision, preprocessing
+from .settings import Settings, option, preprocessing
 
 
 def check(stored: StoredEncoder, settings: Settings) -> None:
@@ -25,7 +25,7 @@ def check(stored: StoredEncoder, settings: Settings) -> None:
         ("method", method, config.get("method")),
         ("--bits", bits, stored.bits),
         ("--backbone", network.backbone, _part(config, "backbone").get("name")),
-        ("--precision", precision(settings), config.get("precision")),
+        ("--precision", settings.precision, config.get("precision")),
         *_preprocess_beside(stored, network),
     ]
     for what, asked, has in asked_of_it:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -24,22 +23,13 @@ from .options import (
     EncoderOption,
     JsonOption,
     NameOption,
+    PrecisionOption,
     opened,
 )
 from .screen import check_writable, note, progress_bar
 from .settings import Settings
 
-
-class Precision(StrEnum):
-    float32 = "float32"
-    bf16 = "bf16"
-
-
 BitsOption = Annotated[int | None, typer.Option(help="Code length: a multiple of 4 up to 256.")]
-PrecisionOption = Annotated[
-    Precision | None,
-    typer.Option(help="Of a new network (default: float32). bf16 gives other bits."),
-]
 
 
 @dataclass(frozen=True)

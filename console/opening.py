@@ -12,7 +12,7 @@ from retrieval_db.encoders import Encoder, StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.interchange import replacing
 
-from .settings import DEFAULT, Settings, in_file, is_file, precision, preprocessing
+from .settings import DEFAULT, Settings, in_file, is_file, preprocessing
 
 if TYPE_CHECKING:
     from retrieval_db.encoder import PerceptualHash
@@ -51,7 +51,7 @@ def unfitted(settings: Settings) -> PerceptualHash | NetworkEncoder:
         **preprocessing(settings.network),
         bits=settings.bits,
         device=settings.device,
-        precision=precision(settings) or "float32",
+        precision=settings.precision or "float32",
     )
 
 

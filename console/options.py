@@ -29,6 +29,16 @@ class Decoder(StrEnum):
     nvjpeg = "nvjpeg"
 
 
+class Precision(StrEnum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    bf16 = "bf16"
+
+    @staticmethod
+    def unabbreviated(given: Precision | None) -> Precision | None:
+        return Precision.bfloat16 if given is Precision.bf16 else given
+
+
 DatabaseOption = Annotated[
     str | None,
     typer.Option(
@@ -65,6 +75,13 @@ DecoderOption = Annotated[
     Decoder | None,
     typer.Option(
         help="What decodes and resizes: pillow; torchcodec, quicker; nvjpeg, on a CUDA GPU."
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        callback=Precision.unabbreviated,
+        help="Of a new network (default: float32). bfloat16, or bf16, gives other bits.",
     ),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of a new encoder.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from retrieval_db.codes import to_hex
 from retrieval_db.database import Connection, Target
@@ -129,7 +130,7 @@ def export_report(report: ExportReport, *, as_json: bool) -> None:
 def info(found: Info, *, as_json: bool) -> None:
     """Show a database."""
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(found) | {"encoders": _counted(found.encoders)})
         return
     print(f"Database    {found.target}, schema {found.schema}")
     print(f"PostgreSQL  {found.postgresql}, pgvector {found.pgvector or 'not installed'}")
@@ -163,7 +164,7 @@ def statements(lines: Sequence[str]) -> None:
 def encoders(stored: Sequence[tuple[StoredEncoder, int]], *, as_json: bool) -> None:
     """List encoders with their numbers of images."""
     if as_json:
-        print_json([dataclasses.asdict(one) | {"images": count} for one, count in stored])
+        print_json(_counted(stored))
         return
     print_table(
         ("encoder", "bits", "feature", "images", "fingerprint", "root"),
@@ -179,6 +180,11 @@ def encoders(stored: Sequence[tuple[StoredEncoder, int]], *, as_json: bool) -> N
             for one, count in stored
         ],
     )
+
+
+def _counted(stored: Sequence[tuple[StoredEncoder, int]]) -> list[dict[str, Any]]:
+    """Encoders with their numbers of images, as plain values."""
+    return [dataclasses.asdict(one) | {"images": count} for one, count in stored]
 
 
 def encoder(stored: StoredEncoder) -> None:

@@ -64,11 +64,6 @@ def check_encoder_file(file: Path) -> None:
         raise UsageError(f"The file of an encoder ends in {SUFFIX}: -o {file}{SUFFIX}")
 
 
-def precision(settings: Settings) -> str | None:
-    """What encoders call the precision that was asked for."""
-    return "bfloat16" if settings.precision == "bf16" else settings.precision
-
-
 def numbers(option: str, text: str | None) -> float | tuple[float, ...] | None:
     """One number or several with commas between.
 

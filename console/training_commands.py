@@ -16,6 +16,7 @@ from .options import (
     LAST_SEED,
     Device,
     DeviceOption,
+    PrecisionOption,
     WeightsOption,
 )
 from .screen import note, print_json, print_table, progress_bars
@@ -67,9 +68,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="NAME=NUMBER", help="Of the method, such as margin=20."),
     ] = None,
-    precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16 for mixed precision.")
-    ] = "float32",
+    precision: PrecisionOption = None,
     compact: Annotated[
         bool, typer.Option("--compact", help="Round weights to half precision: half the file.")
     ] = False,

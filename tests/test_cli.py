@@ -472,8 +472,8 @@ class TestFormats:
 
     def test_info_and_status(self, url: str) -> None:
         found = json.loads(command.succeed("info", "--json").out)
-        assert found["encoders"][0][0]["name"] == "phash64"
-        assert found["encoders"][0][1] == 8
+        assert found["encoders"] == json.loads(command.succeed("encoders", "list", "--json").out)
+        assert (found["encoders"][0]["name"], found["encoders"][0]["images"]) == ("phash64", 8)
         out = command.succeed("info").out
         assert "RETRIEVAL_DB_URL" in out
         assert "images" in out
@@ -584,6 +584,12 @@ class TestEncoders:
             outcome = command.run("index", folder, "-e", "itq16", *network, option, "64")
             assert outcome.code == 2
             assert f"has {option} {there}, not" in outcome.err
+        for precision in ("bf16", "bfloat16"):
+            outcome = command.run(
+                "index", folder, "-e", "itq16", *network, "--precision", precision
+            )
+            assert outcome.code == 2
+            assert "has --precision float32, not bfloat16" in outcome.err
         outcome = command.run("index", folder, "-e", "cifar10-48", "--name", "itq16")
         assert outcome.code == 1
         assert "makes codes of 16 bits, not 48" in outcome.err

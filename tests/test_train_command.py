@@ -135,6 +135,19 @@ def test_wrong_usage(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("precision", ["bf16", "bfloat16"])
+def test_both_names_of_a_precision(
+    precision: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seen(data: object, rows: object, base: object, recipe: Recipe, **_: object) -> None:
+        raise UsageError(f"precision: {recipe.precision}")
+
+    monkeypatch.setattr("retrieval_db.encoder.training.train", seen)
+    out = tmp_path / "x.safetensors"
+    outcome = train(folder, "--bits", 12, "--precision", precision, "-o", out)
+    assert "precision: bfloat16" in outcome.err
+
+
 @pytest.mark.parametrize(("options", "mirror"), [((), True), (("--no-mirror",), False)])
 def test_photos_that_a_mirror_would_change(
     options: tuple[str, ...],
