@@ -138,7 +138,8 @@ def queries(
                 f"The image {number} has a code of {query.encoder!r}, not of {encoder!r}."
             )
         stored = db.encoder(query.encoder)
-        yield f"id {number}", None, stored, query
+        place = Path(stored.root or "", search.path_of(db.connection, number))
+        yield f"id {number}", place, stored, query
     if wanted.paths or wanted.codes or wanted.codes_file:
         stored = db.encoder(encoder or codes_encoder(wanted.codes_file))
         for path in wanted.paths:

@@ -80,6 +80,18 @@ def query_by_id(connection: Connection, image_id: int) -> Query:
     return _stored_query(connection, row)
 
 
+def path_of(connection: Connection, image_id: int) -> str:
+    """The path of a stored image.
+
+    Raises:
+        UnknownImage: there is no such image.
+    """
+    row = connection.execute(SQL["path_of"], [image_id]).fetchone()
+    if row is None:
+        raise UnknownImage(f"There is no image with the id {image_id}.")
+    return str(row[0])
+
+
 def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> Query:
     """The code and feature of a stored image.
 

@@ -21,6 +21,9 @@ SELECT image.id, encoder.name, image.code_1, image.code_2, image.code_3, image.c
 FROM images AS image JOIN encoders AS encoder ON encoder.id = image.encoder_id
 WHERE image.id = %s
 
+-- name: path_of
+SELECT path FROM images WHERE id = %s
+
 -- name: image_by_path
 SELECT image.id, encoder.name, image.code_1, image.code_2, image.code_3, image.code_4
 FROM images AS image JOIN encoders AS encoder ON encoder.id = image.encoder_id
