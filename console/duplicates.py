@@ -11,13 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from retrieval_db.duplicates import Group, Member, Pair, Since
+from retrieval_db.client import Database
+from retrieval_db.duplicates import Group, Member, Pair, Since, as_groups
 from retrieval_db.encoders import StoredEncoder
 from retrieval_db.errors import UsageError
 from retrieval_db.presentation import write_duplicates
 
 from .answering import Format
 from .screen import note, print_json, print_table
+
+# A page of more groups is too long to be read.
+MOST = 200
 
 
 def since(text: str | None) -> Since:
@@ -47,9 +51,8 @@ def show(
     radius: int,
     grouped: bool,
     limit: int | None,
-    html: Path | None,
 ) -> None:
-    """Print pairs, nearest first, or groups, largest first, and write the page."""
+    """Print pairs, nearest first, or groups, largest first."""
     shown = found[:limit]
     if style is Format.JSON:
         print_json([dataclasses.asdict(one) for one in shown])
@@ -62,9 +65,30 @@ def show(
         head, *rows = _lines(shown, grouped)
         print_table(head, [["" if cell is None else cell for cell in row] for row in rows])
     note(f"{_count(found)} of {encoder.name} within {radius} bits{_of(found, shown)}.")
-    if html:
-        write_duplicates([_group(one) for one in shown], html, encoder=encoder, radius=radius)
-        note(f"Wrote {html}")
+
+
+def write_page(
+    db: Database,
+    found: Sequence[Pair] | Sequence[Group],
+    file: Path,
+    *,
+    encoder: StoredEncoder,
+    radius: int,
+    grouped: bool,
+    limit: int | None,
+) -> None:
+    """Write the page: it counts all that was found, and shows what was asked for."""
+    pairs = [one for one in found if isinstance(one, Pair)]
+    groups = [one for one in found if isinstance(one, Group)]
+    write_duplicates(
+        groups or as_groups(db.connection, pairs),
+        file,
+        encoder=encoder,
+        radius=radius,
+        kind="group" if grouped else "pair",
+        limit=MOST if limit is None else min(limit, MOST),
+    )
+    note(f"Wrote {file}")
 
 
 def _lines(found: Sequence[Pair] | Sequence[Group], grouped: bool) -> list[list[Any]]:
@@ -79,16 +103,6 @@ def _lines(found: Sequence[Pair] | Sequence[Group], grouped: bool) -> list[list[
         for image in group.images
     ]
     return [["group", *(field.name for field in dataclasses.fields(Member))], *rows]
-
-
-def _group(found: Pair | Group) -> Group:
-    if isinstance(found, Group):
-        return found
-    images = (
-        Member(found.image_id_1, found.path_1, None),
-        Member(found.image_id_2, found.path_2, None),
-    )
-    return Group(images, codes=2 if found.distance else 1, distance=found.distance)
 
 
 def _count(found: Sequence[Pair] | Sequence[Group]) -> str:

@@ -57,6 +57,12 @@ EncoderOption = Annotated[
         "phash256.",
     ),
 ]
+StoredEncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder", "-e", metavar="NAME", help="A stored encoder (default: the only one)."
+    ),
+]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="The backbone's weights as a local file.", metavar="FILE")
 ]

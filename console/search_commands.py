@@ -18,7 +18,7 @@ from .options import (
     DatabaseOption,
     Device,
     DeviceOption,
-    EncoderOption,
+    StoredEncoderOption,
     WeightsOption,
     opened,
 )
@@ -46,7 +46,7 @@ def search(
         list[Path] | None, typer.Argument(metavar="[PHOTO|FOLDER]...", help="Photos to look for.")
     ] = None,
     database: DatabaseOption = None,
-    encoder: EncoderOption = None,
+    encoder: StoredEncoderOption = None,
     list_file: Annotated[Path | None, typer.Option("--list", help="A file of paths.")] = None,
     codes_file: Annotated[Path | None, typer.Option("--codes", help="A file of codes.")] = None,
     image_id: Annotated[list[int] | None, typer.Option("--id", help="A stored image.")] = None,
@@ -128,7 +128,7 @@ def search(
 
 def duplicates(
     database: DatabaseOption = None,
-    encoder: EncoderOption = None,
+    encoder: StoredEncoderOption = None,
     radius: Annotated[
         int | None,
         typer.Option(min=0, help="In bits (phash64: 6, phash256: 24, PDQ: 31)."),
@@ -156,6 +156,10 @@ def duplicates(
         within = default_radius(stored) if radius is None else radius
         find = db.duplicate_groups if group else db.near_duplicates
         found = find(encoder=stored.name, radius=within, since=added)
-    near_duplicates.show(
-        found, style, encoder=stored, radius=within, grouped=group, limit=limit, html=html
-    )
+        near_duplicates.show(
+            found, style, encoder=stored, radius=within, grouped=group, limit=limit
+        )
+        if html:
+            near_duplicates.write_page(
+                db, found, html, encoder=stored, radius=within, grouped=group, limit=limit
+            )

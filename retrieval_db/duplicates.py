@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -157,9 +157,35 @@ def groups(
         if not len(edges):
             return []
         ids = np.unique(edges[:, :2])
-        rows = connection.execute(SQL["members"], [ids.tolist()])
-        members = {row[0]: Member(*row) for row in rows}
+        members = _members(connection, ids.tolist())
     return _components(ids, edges, copies[:, 0], members)
+
+
+def as_groups(connection: Connection, found: Sequence[Pair]) -> list[Group]:
+    """Each pair as a group of two, with their labels.
+
+    Images that have been deleted meanwhile have none.
+    """
+    ids = {image for pair in found for image in (pair.image_id_1, pair.image_id_2)}
+    with translated(connection):
+        members = _members(connection, list(ids))
+
+    def member(image: int, path: str) -> Member:
+        return members.get(image, Member(image, path, None))
+
+    return [
+        Group(
+            (member(pair.image_id_1, pair.path_1), member(pair.image_id_2, pair.path_2)),
+            codes=2 if pair.distance else 1,
+            distance=pair.distance,
+        )
+        for pair in found
+    ]
+
+
+def _members(connection: Connection, ids: list[int]) -> dict[int, Member]:
+    rows = connection.execute(SQL["members"], [ids])
+    return {row[0]: Member(*row) for row in rows}
 
 
 def _components(

@@ -84,6 +84,10 @@ class TestHelp:
                     said = parameter.help or parameter.metavar
                     assert said, (path, parameter.name)
 
+    @pytest.mark.parametrize("name", ["search", "duplicates"])
+    def test_searches_offer_no_encoder_that_they_refuse(self, name: str) -> None:
+        assert "safetensors" not in command.succeed(name, "--help").out
+
     def test_version(self) -> None:
         assert command.succeed("--version").out == f"retrieval-db {retrieval_db.__version__}\n"
 
@@ -449,6 +453,11 @@ class TestFormats:
         assert "search_codes(" in page.read_text()
         assert sheet.read_bytes().startswith(b"\x89PNG")
         assert f"Wrote {page}" in outcome.err
+
+    def test_a_stored_image_is_shown(self, shared: tuple[str, Path], tmp_path: Path) -> None:
+        page = tmp_path / "page.html"
+        command.succeed("search", "--id", 1, "-k", 1, "--html", page, "-d", shared[0])
+        assert page.read_text().count("<img") == 2
 
     def test_index_and_load_reports(self, url: str, folder: Path, tmp_path: Path) -> None:
         outcome = command.succeed("index", folder, "-e", "phash64", "--json")

@@ -433,6 +433,30 @@ class TestCommand:
         printed("--html", page)
         assert page.read_text(encoding="utf-8").count("<article>") == 3
 
+    def test_a_page_counts_all_that_was_found(self, database_url: str, tmp_path: Path) -> None:
+        page = tmp_path / "page.html"
+        folder = tmp_path / "photos"
+        for label, seed in (("a", 1), ("b", 2), ("c", 3)):
+            (folder / label).mkdir(parents=True)
+            for number in range(3):
+                command.photo(seed).save(folder / label / f"{number}.png")
+        command.succeed("index", folder, "-e", "phash64", "--labels", "folder", "-d", database_url)
+        written = ("--html", page, "-d", database_url)
+        for options, kind, number, shown in (
+            (["--group"], "group", 3, 3),
+            (["--group", "--limit", 2], "group", 3, 2),
+            (["--limit", 2], "pair", 9, 2),
+        ):
+            command.succeed("duplicates", *options, *written)
+            text = page.read_text(encoding="utf-8")
+            assert f"<dt>{kind}s</dt><dd>{number}</dd>" in text
+            assert "<dt>images</dt><dd>9</dd>" in text
+            assert text.count("<article>") == shown
+            assert "<span>a</span>" in text
+            left = {0: "", 1: f"1 further {kind} is not", 7: f"7 further {kind}s are not"}
+            assert left[number - shown] in text
+            assert ("linked" in text) == (kind == "group")
+
     def test_since(self, indexed: str, folder: Path) -> None:
         outcome = command.succeed("duplicates", "-d", indexed, "--since", 10**6)
         assert outcome.out == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ..duplicates import Group
 from ..encoders import StoredEncoder
@@ -19,6 +20,7 @@ def write_duplicates(
     *,
     encoder: StoredEncoder,
     radius: int,
+    kind: Literal["group", "pair"] = "group",
     limit: int = 200,
     images: int = 20,
 ) -> None:
@@ -29,6 +31,7 @@ def write_duplicates(
         path: of the file; replaced when all has been written.
         encoder: whose codes were compared; relative paths start from its root.
         radius: within which they were compared, in bits.
+        kind: what they are called: each pair may be a group of two.
         limit: how many groups are shown; the page says how many were left out.
         images: how many of each.
 
@@ -39,7 +42,8 @@ def write_duplicates(
         TEMPLATE,
         groups=groups[:limit],
         omitted=max(0, len(groups) - limit),
-        total=sum(len(group.images) for group in groups),
+        total=len({image.image_id for group in groups for image in group.images}),
+        kind=kind,
         encoder=encoder,
         radius=radius,
         root=Path(encoder.root or ""),
