@@ -12,9 +12,8 @@ from retrieval_db import exporting, legacy, loading
 from retrieval_db.errors import UsageError
 from retrieval_db.exporting import Restriction
 from retrieval_db.interchange import Labelled, Settings, Source, open_source
-from retrieval_db.photos import stored_label_reader
 
-from . import querying, reports
+from . import labelling, querying, reports
 from .options import DatabaseOption, JsonOption, opened
 from .screen import check_writable, note, progress_bar
 
@@ -55,7 +54,10 @@ def load(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(help="`folder`: the name of the path's folder; or a CSV of path,label."),
+        typer.Option(
+            help="`folder`: the name of the path's folder; or a CSV of path,label, with paths as "
+            "they are stored."
+        ),
     ] = None,
     table: Annotated[str, typer.Option(help="Of a MySQL dump.")] = legacy.VIEW,
     features: Annotated[bool, typer.Option(help="Store features, if the file has them.")] = True,
@@ -71,10 +73,12 @@ def load(
     source: Source = open_source(
         file, Settings(bits=bits, paths=paths, table=table), format_ and format_.value
     )
-    if labels is not None:
-        source = Labelled(source, stored_label_reader(labels))
+    if labelled := labelling.of_stored(labels):
+        source = Labelled(source, labelled)
     with progress_bar("Reading", None) as advance:
         found = loading.survey(source, progress=advance)
+    if labelled:
+        labelled.note_if_useless()
     if dry_run:
         reports.survey(file, source.kind, found, encoder=encoder, as_json=as_json)
         return

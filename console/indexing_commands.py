@@ -11,10 +11,10 @@ import typer
 
 from retrieval_db.errors import ImageError
 from retrieval_db.interchange import npz_writer, writing
-from retrieval_db.photos import Labels, Shard, Sources, label_reader
+from retrieval_db.photos import Shard, Sources
 from retrieval_db.pipeline import EncodeReport, encode_batches
 
-from . import choosing, reports
+from . import choosing, labelling, reports
 from .groups import Network, grouped
 from .options import (
     DatabaseOption,
@@ -47,7 +47,8 @@ class Photos:
     labels: Annotated[
         str | None,
         typer.Option(
-            help="`folder`: a photo's label is its folder's name; or a CSV of path,label."
+            help="`folder`: a photo's label is its folder's name; or a CSV of path,label, whose "
+            "relative paths start from its folder."
         ),
     ] = None
     root: Annotated[Path | None, typer.Option(help="Store paths relative to this folder.")] = None
@@ -67,9 +68,6 @@ class Photos:
 
     def part(self) -> Shard | None:
         return None if self.shard is None else Shard.parse(self.shard)
-
-    def label_reader(self) -> Labels | None:
-        return None if self.labels is None else label_reader(self.labels)
 
 
 @grouped
@@ -105,7 +103,7 @@ def index(
     """Encode photos and store their codes; only what is new or has changed."""
     images, part = photos.images(), photos.part()
     total = images.count()
-    labels = photos.label_reader()
+    labels = labelling.of_files(photos.labels)
     with opened(database, writing=True) as db:
         settings = Settings(
             spec=encoder,
@@ -132,6 +130,8 @@ def index(
                 progress=advance,
             )
     reports.index_report(report, as_json=as_json, prune=prune)
+    if labels:
+        labels.note_if_useless()
     if profile and not as_json:
         reports.profile(report.profile)
     if report.found and len(report.skipped) == report.found:
@@ -155,7 +155,7 @@ def encode(
     """Encode photos into a file of codes; no database is needed, `load` reads it."""
     images, part = photos.images(), photos.part()
     total = images.count()
-    labels = photos.label_reader()
+    labels = labelling.of_files(photos.labels)
     check_writable(out)
     settings = Settings(
         spec=encoder,
@@ -186,4 +186,6 @@ def encode(
         for batch in batches:
             writer.write(batch if features else replace(batch, features=None))
     reports.skipped(report.skipped)
+    if labels:
+        labels.note_if_useless()
     note(f"{out}: {report.encoded} codes of {chosen.bits} bits ({chosen.name})")

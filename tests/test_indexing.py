@@ -266,12 +266,28 @@ class TestLabels:
         assert index(database_url, folder, labels=lambda path: "").relabelled == 0
         assert rows(database_url)[0][1] == "first"
 
+    def test_a_list_of_other_images(self, database_url: str, folder: Path, tmp_path: Path) -> None:
+        """Each command tells how it reads the paths, if that gives no image a label."""
+        file, coded = tmp_path / "some.csv", tmp_path / "coded.npz"
+        arguments = ["--labels", file, "-e", "phash64"]
+        for line, said in (("a.jpg,first\n", True), (f"{folder}/a.jpg,first\n", False)):
+            file.write_text(line)
+            for name, *more in (
+                ("index", folder, "-d", database_url),
+                ("encode", folder, "-o", coded),
+            ):
+                told = f"{file} labels none of these images: its relative paths start from"
+                assert (told in command.succeed(name, *more, *arguments).err) == said
+            told = f"{file} labels none of these images: it names paths as they are stored."
+            assert (told in command.succeed("load", coded, "--dry-run", *arguments).err) == said
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [
             (b"a.jpg\n", "line 1: a path and a label, not 1 columns"),
             (b"a.jpg,x\nb.png,y,z\n", "line 2: a path and a label, not 3 columns"),
-            (b"caf\xe9.jpg,x\n", "labels.csv: .*decode"),
+            (b"caf\xe9.jpg,x\n", "labels.csv is not UTF-8; save it as UTF-8"),
+            ("a.jpg,x\n".encode("utf-16"), "labels.csv is not UTF-8; save it as UTF-8"),
             (None, "labels.csv: .*No such file"),
         ],
     )

@@ -47,7 +47,9 @@ def _read_csv(file: Path) -> dict[str, str]:
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = [row for row in csv.reader(lines) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{file} is not UTF-8; save it as UTF-8.") from error
+    except (OSError, csv.Error) as error:
         raise FormatError(
             f"--labels takes the word `folder` or a CSV of path,label; {file}: {error}."
         ) from error
