@@ -36,9 +36,8 @@ class NetworkEncoder:
 
     On one CPU the bits of an image depend on nothing but the image: neither on its batch nor
     on the number of threads. Across CPU models and devices float sums differ in the last
-    places. In float32 that flips about one bit in a million (none of 98,304 in a try). In
-    bfloat16 it flips many more: of 60 photos by mobilenet_v2, with AVX2 against AVX-512, up to
-    0.03 % of the bits of itq48 and 0.5 % of those of lsh128, in two tries.
+    places. In float32 that flips about one bit in a million (none of 98,304 in a try), in
+    bfloat16 many more.
 
     Attributes:
         method: that was asked for, `itq`.
