@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
@@ -38,6 +41,21 @@ def code_set(packed: NDArray[np.uint8], bits: int, encoder: str = "example") -> 
         labels=[f"label {row % 7}" for row in range(len(packed))],
         encoder=encoder,
         fingerprint=f"fingerprint of {encoder}",
+    )
+
+
+def complete_set(rows: int = 40, bits: int = 64) -> CodeSet:
+    """Codes with everything that can belong to them."""
+    random = np.random.default_rng(7)
+    return replace(
+        code_set(random_codes("uniform", rows, bits), bits),
+        paths=[f"/photos/äöü {row}/猫.jpg" for row in range(rows)],
+        labels=[None if row % 3 == 0 else f"label {row % 3}" for row in range(rows)],
+        content_sha256=random.integers(0, 256, (rows, 32), dtype=np.uint8),
+        features=random.normal(size=(rows, 12)).astype(np.float32),
+        config=json.dumps({"kind": "network"}),
+        artifact=bytes(range(256)),
+        root="/photos",
     )
 
 

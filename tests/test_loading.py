@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import json
 import signal
 import threading
 import time
-import zipfile
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +14,21 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import retrieval_db
-from retrieval_db import (
-    CodeSet,
-    codes,
-    encoders,
-    exporting,
-    layouts,
-    loading,
-    read_npz,
-    texts,
-    write_npz,
-)
+from retrieval_db import CodeSet, codes, encoders, exporting, layouts, loading, texts, write_npz
 from retrieval_db.database import Connection, open_connection
 from retrieval_db.errors import (
     ConnectionFailed,
     ConnectionLost,
     EncoderConflict,
     FormatError,
-    InvalidCode,
     MissingExtension,
     RetrievalError,
     UsageError,
     WrongWidth,
 )
-from retrieval_db.interchange import npz_writer, open_source, replacing
-from retrieval_db.interchange.npz import NpzSource
+from retrieval_db.interchange import open_source
 from retrieval_db.loading import bulk, crew, writer
 from tests import example, postgres
-
-
-def complete_set(rows: int = 40, bits: int = 64) -> CodeSet:
-    """Codes with everything that can belong to them."""
-    random = np.random.default_rng(7)
-    return replace(
-        example.code_set(example.random_codes("uniform", rows, bits), bits),
-        paths=[f"/photos/äöü {row}/猫.jpg" for row in range(rows)],
-        labels=[None if row % 3 == 0 else f"label {row % 3}" for row in range(rows)],
-        content_sha256=random.integers(0, 256, (rows, 32), dtype=np.uint8),
-        features=random.normal(size=(rows, 12)).astype(np.float32),
-        config=json.dumps({"kind": "network"}),
-        artifact=bytes(range(256)),
-        root="/photos",
-    )
-
-
-GOOD: dict[str, Any] = {
-    "codes": np.zeros((2, 2), dtype=np.uint8),
-    "bits": 12,
-    "paths": np.array(["a", "b"]),
-}
 
 
 def rows_of(connection: Connection, columns: str = "path, code_1, code_2, code_3, code_4") -> Any:
@@ -80,219 +42,11 @@ def features_of(connection: Connection) -> dict[str, list[float]]:
     return {path: np.array(feature, dtype=np.float16).tolist() for path, feature in found}
 
 
-class TestFile:
-    """What is written to an npz is read again; what else might be in one is refused."""
-
-    @pytest.mark.parametrize("bits", [4, 12, 64, 252, 256])
-    @pytest.mark.parametrize("rows", [0, 1, 40])
-    def test_round_trip(self, tmp_path: Path, rows: int, bits: int) -> None:
-        items = complete_set(rows, bits)
-        write_npz(tmp_path / "codes.npz", items)
-        found = read_npz(tmp_path / "codes.npz")
-        for name in ("codes", "content_sha256", "features"):
-            assert (getattr(found, name) == getattr(items, name)).all(), name
-        for name in ("bits", "encoder", "fingerprint", "config", "artifact", "root"):
-            assert getattr(found, name) == getattr(items, name), name
-        assert list(found.paths) == items.paths
-        assert list(found.labels or [""] * rows) == [label or "" for label in items.labels or ()]
-
-    @pytest.mark.parametrize("name", ["paths", "labels", "metadata"])
-    def test_a_long_text_does_not_widen_the_others(self, tmp_path: Path, name: str) -> None:
-        texts = [str(row) for row in range(3000)]
-        texts[1500] = json.dumps("猫" * 300_000, ensure_ascii=False)
-        column: dict[str, Any] = {name: texts}
-        items = replace(example.code_set(np.zeros((3000, 2), np.uint8), 16), **column)
-        with npz_writer(tmp_path / "codes.npz") as writer:
-            for batch in items.batches(700):
-                writer.write(batch)
-        assert getattr(read_npz(tmp_path / "codes.npz"), name) == texts
-        parts = list(NpzSource(tmp_path / "codes.npz").batches(400))
-        assert [text for part in parts for text in getattr(part, name)] == texts
-        with np.load(tmp_path / "codes.npz") as arrays:
-            offsets, utf8 = arrays[f"{name}_offsets"], arrays[f"{name}_utf8"].tobytes()
-            assert name not in arrays
-        assert [utf8[start:end].decode() for start, end in pairwise(offsets)] == texts
-
-    @pytest.mark.parametrize(
-        ("offsets", "utf8", "message"),
-        [
-            ([0, 1], b"ab", "2 codes, but 1 paths"),
-            ([1, 1, 2], b"ab", "must begin with 0"),
-            ([0, 2, 1], b"ab", "must not fall"),
-            ([0, 1, 3], b"ab", "ends in the middle"),
-            ([0, 1, 1 << 60], b"ab", "ends in the middle"),
-            ([0, 1, 2], b"abc", "more data"),
-            ([0, 1, 2], b"a\xff", "utf-8"),
-            ([0.0, 1, 2], b"ab", "must be int64"),
-            ([], b"ab", "must begin with 0"),
-        ],
-    )
-    def test_wrong_offsets(
-        self, tmp_path: Path, offsets: list[int], utf8: bytes, message: str
-    ) -> None:
-        arrays = {name: GOOD[name] for name in ("codes", "bits")}
-        texts: dict[str, Any] = {"paths_utf8": np.frombuffer(utf8, np.uint8)}
-        kind = np.int64 if all(isinstance(at, int) for at in offsets) else np.float64
-        texts["paths_offsets"] = np.array(offsets, kind)
-        np.savez(tmp_path / "codes.npz", **arrays, **texts)
-        with pytest.raises(FormatError, match=message):
-            read_npz(tmp_path / "codes.npz")
-
-    def test_only_what_is_required(self, tmp_path: Path) -> None:
-        items = CodeSet(np.zeros((2, 8), dtype=np.uint8), 64, ["a", "b"])
-        write_npz(tmp_path / "codes.npz", items)
-        found = read_npz(tmp_path / "codes.npz")
-        assert (found.labels, found.features, found.encoder, found.config) == (None,) * 4
-
-    def test_forms_that_other_programs_write(self, tmp_path: Path) -> None:
-        digests = [bytes([row] * 32) for row in range(3)]
-        np.savez_compressed(
-            tmp_path / "codes.npz",
-            codes=np.zeros((3, 2), dtype=np.uint8),
-            bits=np.array([12]),
-            paths=np.array(["ä".encode(), b"b", b"c"]),
-            labels=np.array([3, 1, 2]),
-            content_sha256=np.array([digest.hex() for digest in digests]),
-            features=np.ones((3, 4), dtype=np.float16),
-            encoder=np.array(["mine"]),
-        )
-        found = read_npz(tmp_path / "codes.npz")
-        assert (found.bits, found.encoder) == (12, "mine")
-        assert (found.paths, found.labels) == (["ä", "b", "c"], ["3", "1", "2"])
-        assert found.content_sha256 is not None
-        assert [row.tobytes() for row in found.content_sha256] == digests
-
-    def test_the_config_comes_from_the_artifact(self, tmp_path: Path) -> None:
-        checkpoint = pytest.importorskip("retrieval_db.encoder.checkpoint")
-        pytest.importorskip("safetensors")
-        items = replace(complete_set(), config=None)
-        artifact = checkpoint.pack("mine", {"kind": "network", "bits": 64}, {"a": np.ones(3)})
-        write_npz(tmp_path / "codes.npz", replace(items, artifact=artifact))
-        found = read_npz(tmp_path / "codes.npz")
-        assert json.loads(found.config or "") == {"kind": "network", "bits": 64}
-
-    @pytest.mark.parametrize(
-        ("change", "error", "message"),
-        [
-            ({"codes": None}, FormatError, "lacks codes"),
-            ({"bits": None, "paths": None}, FormatError, "lacks bits, paths"),
-            ({"codes": np.zeros((2, 2))}, InvalidCode, "uint8 .*float64"),
-            ({"codes": np.zeros(2, dtype=np.uint8)}, InvalidCode, r"uint8 \[N, 2\]"),
-            ({"codes": np.zeros((2, 3), dtype=np.uint8)}, WrongWidth, "take 2 bytes"),
-            ({"codes": np.full((2, 2), 1, dtype=np.uint8)}, InvalidCode, "beyond the 12 bits"),
-            ({"codes": np.zeros((3, 2), dtype=np.uint8)}, FormatError, "3 codes, but 2 paths"),
-            ({"bits": 13}, InvalidCode, "multiple of 4"),
-            ({"bits": 12.0}, FormatError, "bits must be one integer"),
-            ({"bits": np.array([12, 12])}, FormatError, "bits must be one integer"),
-            ({"paths": np.array([1, 2])}, FormatError, "paths must be texts"),
-            ({"paths": np.array("a")}, FormatError, "paths must be texts"),
-            ({"paths": np.array([b"\xff", b"a"])}, FormatError, "UTF-8"),
-            ({"paths": np.array(["a", None], dtype=object)}, FormatError, "pickled objects"),
-            ({"labels": np.array([0.5, 1])}, FormatError, "labels must be texts"),
-            ({"labels": np.array(["a"])}, FormatError, "2 codes, but 1 labels"),
-            ({"content_sha256": np.zeros((2, 31), np.uint8)}, FormatError, r"uint8 \[N, 32\]"),
-            ({"content_sha256": np.zeros((2, 32))}, FormatError, "content_sha256"),
-            ({"content_sha256": np.array(["ab", "cd"])}, FormatError, "64 hex digits"),
-            ({"content_sha256": np.array(["xy", "cd"])}, FormatError, "not hex"),
-            ({"features": np.zeros(2)}, FormatError, "features must be floats"),
-            ({"features": np.zeros((2, 3), dtype=int)}, FormatError, "features must be floats"),
-            ({"features": np.zeros((2, 0))}, FormatError, "features must be floats"),
-            ({"features": np.zeros((2, 16_001))}, FormatError, "D up to 16000"),
-            ({"features": np.array([[1.0], [np.nan]])}, FormatError, "NaN"),
-            ({"features": np.array([[1.0], [np.inf]])}, FormatError, "infinity"),
-            ({"features": np.array([[1.0], [-7e4]])}, FormatError, "half precision"),
-            ({"encoder": np.array(["a", "b"])}, FormatError, "encoder must be one text"),
-            ({"encoder": 3}, FormatError, "encoder must be texts"),
-            ({"encoder_artifact": np.zeros(3)}, FormatError, "must be uint8"),
-            ({"encoder_artifact": np.zeros(3, np.uint8)}, FormatError, "safetensors"),
-            ({"root": np.array("x" * (1 << 23))}, FormatError, "root has 33,554,432 bytes"),
-            (
-                {"features": np.zeros((2, 1)), "has_feature": np.ones((2, 2), bool)},
-                FormatError,
-                "has_feature must be booleans",
-            ),
-            (
-                {"paths": np.array([b"\xff\xff\xff\xff"] * 2).view("<U1")},
-                FormatError,
-                "plain arrays",
-            ),
-        ],
-    )
-    def test_wrong_arrays(
-        self, tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str
-    ) -> None:
-        arrays = {k: v for k, v in (GOOD | change).items() if v is not None}
-        np.savez(tmp_path / "codes.npz", **arrays)
-        with pytest.raises(error, match=message) as caught:
-            read_npz(tmp_path / "codes.npz")
-        assert str(tmp_path / "codes.npz") in str(caught.value)
-
-    def test_files_that_are_no_npz(self, tmp_path: Path) -> None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **GOOD)
-        whole = buffer.getvalue()
-        np.save(tmp_path / "one.npy", np.zeros(3))
-        contents = {
-            "empty.npz": b"",
-            "text.npz": b"codes",
-            "half.npz": whole[: len(whole) // 2],
-            "one.npz": (tmp_path / "one.npy").read_bytes(),
-        }
-        damaged = bytearray(whole)
-        damaged[60:100] = bytes(40)
-        contents["damaged.npz"] = bytes(damaged)
-        for name, content in contents.items():
-            (tmp_path / name).write_bytes(content)
-            with pytest.raises(FormatError, match=name):
-                read_npz(tmp_path / name)
-        with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
-            archive.writestr("codes", "these are no arrays")
-        with pytest.raises(FormatError, match="lacks codes, bits, paths"):
-            read_npz(tmp_path / "other.npz")
-        with pytest.raises(FormatError, match="no file"):
-            read_npz(tmp_path / "nowhere.npz")
-        with pytest.raises(FormatError):
-            read_npz(tmp_path)
-
-    @pytest.mark.parametrize(
-        "header",
-        ["(((", f"{{'descr': '|u1', 'fortran_order': True, 'shape': ({1 << 80}, {1 << 80})}}"],
-    )
-    def test_odd_headers(self, tmp_path: Path, header: str) -> None:
-        with zipfile.ZipFile(tmp_path / "codes.npz", "w") as archive:
-            size = len(header).to_bytes(2, "little")
-            archive.writestr("codes.npy", b"\x93NUMPY\1\0" + size + header.encode())
-        with pytest.raises(FormatError, match="not an npz of plain arrays"):
-            read_npz(tmp_path / "codes.npz")
-
-    def test_damaged_lzma(self, tmp_path: Path) -> None:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
-            archive.writestr("codes.npy", bytes(1000))
-        damaged = bytearray(buffer.getvalue())
-        damaged[60:65] = b"\xff" * 5
-        (tmp_path / "codes.npz").write_bytes(damaged)
-        with pytest.raises(FormatError, match="not an npz of plain arrays: Corrupt"):
-            read_npz(tmp_path / "codes.npz")
-
-    def test_a_file_is_written_whole_or_not_at_all(self, tmp_path: Path) -> None:
-        items = complete_set()
-        write_npz(tmp_path / "codes.npz", items)
-        before = (tmp_path / "codes.npz").read_bytes()
-        with pytest.raises(FileNotFoundError), replacing(tmp_path / "codes.npz") as temporary:
-            temporary.with_name("half of a file is written").read_bytes()
-        assert (tmp_path / "codes.npz").read_bytes() == before
-        assert [path.name for path in tmp_path.iterdir()] == ["codes.npz"]
-        for place in (tmp_path / "no" / "codes.npz", tmp_path):
-            with pytest.raises(FormatError, match="Cannot write"):
-                write_npz(place, items)
-
-
 class TestRows:
     """What is loaded stands in the tables."""
 
     def test_everything(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             report = db.load(items)
             assert (report.encoder, report.inserted, report.updated) == ("example", 40, 0)
@@ -316,14 +70,14 @@ class TestRows:
     def test_the_longest_texts(self, database_url: str) -> None:
         """Of random digits: what PostgreSQL can compress would fit in any case."""
         digits = np.random.default_rng(2).bytes(texts.LONGEST // 2).hex()
-        items = complete_set(2).take(np.arange(1))
+        items = example.complete_set(2).take(np.arange(1))
         with retrieval_db.connect(database_url) as db:
             db.load(replace(items, paths=[digits], labels=[digits]))
             assert rows_of(db.connection, "path, label") == [(digits, digits)]
 
     def test_no_rows(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
-            assert db.load(complete_set(0)).inserted == 0
+            assert db.load(example.complete_set(0)).inserted == 0
             assert [encoder.name for encoder in db.encoders()] == ["example"]
 
     @pytest.mark.parametrize("change", ["fingerprint", "bits", "rows"])
@@ -333,10 +87,10 @@ class TestRows:
     ) -> None:
         if kind == "parquet":
             pytest.importorskip("pyarrow")
-        items = complete_set()
+        items = example.complete_set()
         other = {
             "fingerprint": replace(items, fingerprint="ab" * 32),
-            "bits": complete_set(bits=128),
+            "bits": example.complete_set(bits=128),
             "rows": items.take(slice(0, 30)),
         }
         file = tmp_path / "codes"
@@ -352,7 +106,7 @@ class TestRows:
             assert len(rows_of(db.connection)) == (30 if change == "rows" else 0)
 
     def test_the_name_overrides_the_files(self, database_url: str, tmp_path: Path) -> None:
-        write_npz(tmp_path / "codes.npz", replace(complete_set(), encoder=None))
+        write_npz(tmp_path / "codes.npz", replace(example.complete_set(), encoder=None))
         with retrieval_db.connect(database_url) as db:
             with pytest.raises(UsageError, match="--encoder NAME"):
                 db.load(tmp_path / "codes.npz")
@@ -365,7 +119,7 @@ class TestRows:
     ) -> None:
         """The last of equal paths counts, in one batch, across batches and across loads."""
         monkeypatch.setattr(bulk, "BATCH", 10)
-        items = complete_set(50)
+        items = example.complete_set(50)
         names = [f"{row % 7 if row < 25 else row}.jpg" for row in range(50)]
         items = replace(items, paths=names, features=items.features if features else None)
         last = {name: row for row, name in enumerate(names)}
@@ -388,7 +142,7 @@ class TestRows:
                 }
 
     def test_a_label_or_hash_that_is_not_given_stays(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.load(items)
             before = rows_of(db.connection, "id, path, label, content_sha256")
@@ -397,7 +151,7 @@ class TestRows:
 
     def test_a_code_that_changes_without_its_hash_loses_it(self, database_url: str) -> None:
         """It came from another content; `index` then looks again."""
-        items = complete_set()
+        items = example.complete_set()
         changed = items.codes.copy()
         changed[:5] ^= 1
         with retrieval_db.connect(database_url) as db:
@@ -407,7 +161,7 @@ class TestRows:
             assert [path for path, sha256 in found.items() if sha256 is None] == items.paths[:5]
 
     def test_a_code_that_changes_without_its_feature_loses_it(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         changed = items.codes.copy()
         changed[:5] ^= 1
         with retrieval_db.connect(database_url) as db:
@@ -420,7 +174,7 @@ class TestRows:
     ) -> None:
         """New rows and stored ones; some have no feature, and one part none at all."""
         monkeypatch.setattr(writer, "FEATURES_AT_ONCE", 7)
-        items = complete_set()
+        items = example.complete_set()
         assert items.features is not None
         there = np.arange(len(items)) % 3 > 0
         there[7:14] = False
@@ -435,7 +189,7 @@ class TestRows:
         monkeypatch.setattr(bulk, "BATCH", 16)
         seen: list[int] = []
         with retrieval_db.connect(database_url) as db:
-            db.load(complete_set(), progress=seen.append)
+            db.load(example.complete_set(), progress=seen.append)
         assert seen == [16, 16, 8]
 
 
@@ -461,7 +215,7 @@ class TestRefused:
     def test_into_an_encoder_that_has_codes(
         self, database_url: str, change: dict[str, Any], error: type[Exception], message: str
     ) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.load(items)
             before = rows_of(db.connection), db.encoder()
@@ -472,20 +226,20 @@ class TestRefused:
 
     def test_another_width(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
-            db.load(complete_set(bits=64))
+            db.load(example.complete_set(bits=64))
             for fingerprint in ("fingerprint of example", None):
                 with pytest.raises(WrongWidth, match="64 bits, not 128"):
-                    db.load(replace(complete_set(bits=128), fingerprint=fingerprint))
+                    db.load(replace(example.complete_set(bits=128), fingerprint=fingerprint))
             assert len(rows_of(db.connection)) == 40
 
     def test_bad_text_leaves_no_encoder_behind(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
             with pytest.raises(FormatError):
-                db.load(replace(complete_set(), paths=["a"] * 39 + [""]))
+                db.load(replace(example.complete_set(), paths=["a"] * 39 + [""]))
             assert db.encoders() == []
 
     def test_features_without_pgvector(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.connection.execute("DROP TABLE image_features CASCADE")
             with pytest.raises(MissingExtension, match="--no-features"):
@@ -499,14 +253,14 @@ class TestRefused:
         with retrieval_db.connect(database_url) as db:
             db.connection.execute("SET default_transaction_read_only = on")
             with pytest.raises(RetrievalError, match="refused"):
-                db.load(complete_set())
+                db.load(example.complete_set())
 
 
 class TestEncoderIsCompleted:
     """Codes may come first, and what made them later."""
 
     def test_with_its_weights(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.load(replace(items, config=None, artifact=None, features=None))
             assert not db.encoder().has_artifact
@@ -517,7 +271,7 @@ class TestEncoderIsCompleted:
             assert len(features_of(db.connection)) == 40
 
     def test_with_its_fingerprint(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.load(replace(items, fingerprint=None, artifact=None, config=None))
             db.load(items)
@@ -528,7 +282,7 @@ class TestEncoderIsCompleted:
             db.load(replace(items, fingerprint=None))
 
     def test_with_its_features(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db:
             db.load(replace(items, features=None))
             db.load(replace(items, fingerprint=None))
@@ -544,7 +298,7 @@ class TestInterrupted:
         self, database_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(bulk, "BATCH", 10)
-        items = complete_set()
+        items = example.complete_set()
 
         def stop(rows: int) -> None:
             raise KeyboardInterrupt
@@ -560,7 +314,7 @@ class TestInterrupted:
         self, private_cluster: postgres.Cluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(bulk, "BATCH", 100)
-        items = complete_set(450)
+        items = example.complete_set(450)
         batches = 0
 
         def kill(rows: int) -> None:
@@ -587,7 +341,7 @@ class TestInterrupted:
                 assert len(features_of(db.connection)) == 450
 
     def test_the_connection_is_ended(self, database_url: str) -> None:
-        items = complete_set()
+        items = example.complete_set()
         with retrieval_db.connect(database_url) as db, example.connect(database_url) as other:
             pid = db.connection.info.backend_pid
             other.execute("SELECT pg_terminate_backend(%s)", [pid])
@@ -615,7 +369,7 @@ def test_loaders_at_once(
 ) -> None:
     """Two clients write the same paths in opposite orders: no error, each path once."""
     monkeypatch.setattr(bulk, "BATCH", 50)
-    items = complete_set(600)
+    items = example.complete_set(600)
     if not features:
         items = replace(items, features=None)
     orders = [np.arange(600), np.arange(600)[::-1], np.random.default_rng(1).permutation(600)]
@@ -653,7 +407,7 @@ class TestSideBySide:
 
     @pytest.mark.parametrize("features", [True, False])
     def test_rows_in_order(self, database_url: str, features: bool) -> None:
-        items = complete_set(205)
+        items = example.complete_set(205)
         items = items if features else replace(items, features=None)
         with retrieval_db.connect(database_url) as db:
             report = db.load(items)
@@ -666,7 +420,7 @@ class TestSideBySide:
             assert len(features_of(db.connection)) == (205 if features else 0)
 
     def test_the_last_of_equal_paths_counts(self, database_url: str) -> None:
-        items = complete_set(400)
+        items = example.complete_set(400)
         paths = [f"{row % 7}.jpg" for row in range(400)]
         last = {path: row for row, path in enumerate(paths)}
         words = codes.to_words(items.codes, 64).tolist()
@@ -687,7 +441,7 @@ class TestSideBySide:
                 db.connection.execute("SET ROLE writer")
                 with crew.more_connections(db.connection, 1) as others:
                     assert others == []
-                items = replace(complete_set(100), features=None)
+                items = replace(example.complete_set(100), features=None)
                 assert db.load(items).inserted == 100
                 db.connection.execute("RESET ROLE")
                 db.connection.execute("GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO writer")
@@ -706,11 +460,11 @@ class TestSideBySide:
             with retrieval_db.connect(make_conninfo(url, user="guest")) as db:
                 with crew.more_connections(db.connection, 1) as others:
                     assert others == []
-                items = replace(complete_set(100), features=None)
+                items = replace(example.complete_set(100), features=None)
                 assert db.load(items).inserted == 100
 
     def test_an_error_stops_all(self, database_url: str) -> None:
-        items = complete_set(400)
+        items = example.complete_set(400)
         items = replace(items, paths=[*items.paths[:205], "zero\0byte.jpg", *items.paths[206:]])
         with retrieval_db.connect(database_url) as db:
             writers = [loading.Writer(db.connection, stored(db, items))]
@@ -728,7 +482,7 @@ def stored(db: retrieval_db.client.Database, items: CodeSet) -> encoders.StoredE
 
 
 def test_batches_keep_the_order() -> None:
-    items = complete_set(25)
+    items = example.complete_set(25)
     parts = list(items.batches(10))
     assert [len(part) for part in parts] == [10, 10, 5]
     assert [path for part in parts for path in part.paths] == items.paths

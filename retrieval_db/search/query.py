@@ -74,10 +74,7 @@ def query_by_id(connection: Connection, image_id: int) -> Query:
     Raises:
         UnknownImage: there is no such image.
     """
-    row = connection.execute(SQL["image_by_id"], [image_id]).fetchone()
-    if row is None:
-        raise UnknownImage(f"There is no image with the id {image_id}.")
-    return _stored_query(connection, row)
+    return _stored_query(connection, _row_of(connection, "image_by_id", image_id))
 
 
 def path_of(connection: Connection, image_id: int) -> str:
@@ -86,10 +83,14 @@ def path_of(connection: Connection, image_id: int) -> str:
     Raises:
         UnknownImage: there is no such image.
     """
-    row = connection.execute(SQL["path_of"], [image_id]).fetchone()
+    return str(_row_of(connection, "path_of", image_id)[0])
+
+
+def _row_of(connection: Connection, query: str, image_id: int) -> tuple[Any, ...]:
+    row = connection.execute(SQL[query], [image_id]).fetchone()
     if row is None:
         raise UnknownImage(f"There is no image with the id {image_id}.")
-    return str(row[0])
+    return row
 
 
 def query_by_path(connection: Connection, encoder: StoredEncoder, path: str) -> Query:
