@@ -131,6 +131,31 @@ def footprint_part() -> Iterator[str]:
         )
 
 
+def recording_part() -> Iterator[str]:
+    for result in results("recording"):
+        yield from heading(result, "Networks recorded as graphs, and called layer by layer")
+        yield (
+            "Random weights; milliseconds an image on all processors. *Same*: whether the features "
+            "of all images are the same bits."
+        )
+        yield ""
+        yield from table(
+            ["network", "pixels", "precision", "layers", "graph", "ratio", "same"],
+            (
+                [
+                    line["network"],
+                    line["input_size"],
+                    line["precision"],
+                    line["layers_ms"],
+                    line["graph_ms"],
+                    line["ratio"],
+                    "yes" if line["same_features"] else "no",
+                ]
+                for line in result["lines"]
+            ),
+        )
+
+
 def precision_part() -> Iterator[str]:
     for result in results("precision"):
         yield from heading(result, "bfloat16, and torchcodec, against float32 and Pillow")
@@ -259,7 +284,15 @@ def distances_part() -> Iterator[str]:
 
 def written(page: str) -> str:
     """The page with its tables written anew."""
-    parts = (pipeline_part, footprint_part, precision_part, flip_part, fine_part, distances_part)
+    parts = (
+        pipeline_part,
+        recording_part,
+        footprint_part,
+        precision_part,
+        flip_part,
+        fine_part,
+        distances_part,
+    )
     return replaced(page, (line for part in parts for line in part()), BEGIN)
 
 

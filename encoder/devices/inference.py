@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 from collections import deque
@@ -15,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.fx.experimental.optimization import fuse
 
 from retrieval_db.errors import UsageError
 
 from ..networks.preprocess import Preprocess
 from .cuda import CudaStream
+from .graphs import folded, recorded
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -105,6 +104,9 @@ class Runner:
         self.mean = torch.tensor(preprocess.mean, device=self.device).view(shape) * 255
         self.std = torch.tensor(preprocess.std, device=self.device).view(shape) * 255
         self.flip = preprocess.flip
+        if self.device.type == "cpu":
+            with one_thread_each():
+                self.module = recorded(self.module, self._sample())
 
     def __call__(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         images = self._images(batch)
@@ -176,6 +178,11 @@ class Runner:
             finally:
                 pool.shutdown(cancel_futures=True)
 
+    def _sample(self) -> torch.Tensor:
+        """An image of noise, as the network gets it."""
+        noise = torch.rand(1, *self.shape, generator=torch.Generator().manual_seed(0))
+        return noise.to(dtype=self.dtype, memory_format=torch.channels_last)
+
     def _images(self, batch: NDArray[np.uint8]) -> torch.Tensor:
         """Prepared images as a tensor, without copying.
 
@@ -209,20 +216,6 @@ class Runner:
             if self.flip:
                 features = (features + self.module(x.flip(-1)).float()) / 2
             return features
-
-
-def folded(module: nn.Module) -> nn.Module:
-    """A copy of a network with each batch normalisation folded into the convolution before it.
-
-    The same function with fewer passes over memory, which a CPU gains much from. A network that
-    cannot be traced is copied as it is.
-    """
-    module = module.eval()
-    try:
-        return fuse(module)
-    # Control flow that depends on the data raises nearly anything in tracing.
-    except Exception:
-        return copy.deepcopy(module)
 
 
 @contextmanager

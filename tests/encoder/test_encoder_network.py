@@ -249,28 +249,6 @@ def test_only_supervised_encoders_predict(fitted: NetworkEncoder) -> None:
         fitted.predict(np.zeros((1, 64), np.float32))
 
 
-def test_folding_changes_no_feature_noticeably(mobilenet: Path, batch: NDArray[np.uint8]) -> None:
-    """Batch normalisation folded into the convolutions is the same function, and a copy."""
-    from retrieval_db.encoder.devices.inference import folded
-
-    module = make("lsh64", mobilenet).backbone.module
-    quick = folded(module)
-    images = torch.from_numpy(batch).float() / 255
-    with torch.inference_mode():
-        torch.testing.assert_close(quick(images), module(images), rtol=1e-4, atol=1e-5)
-    kinds = [type(layer).__name__ for layer in quick.modules()]
-    assert "BatchNorm2d" not in kinds
-    assert any("BatchNorm2d" in type(layer).__name__ for layer in module.modules())
-
-    class Strange(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if x.sum() > 0 else -x
-
-    copy = folded(Strange())
-    assert isinstance(copy, Strange)
-    assert copy(torch.tensor([-1.0])).item() == 1
-
-
 def test_streams_of_several_callers_leave_the_threads_as_they_were(
     fitted: NetworkEncoder, batch: NDArray[np.uint8]
 ) -> None:
