@@ -1,4 +1,4 @@
-"""What quicker ways to encode cost: flipped bits and mAP against float32 and Pillow.
+"""What other ways to encode change: flipped bits and mAP against float32 and Pillow.
 
     python -m benchmarks.precision [--device auto] [--photos 800]
 
@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks import study
 from retrieval_db.codes import binarize, hamming_distances
 from retrieval_db.encoder import PerceptualHash, create
+from retrieval_db.encoder.devices.graphs import folded
 from retrieval_db.encoder.devices.inference import resolve_device
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.evaluation import metrics
@@ -34,6 +36,8 @@ WAYS: dict[str, dict[str, Any]] = {
     USUAL: {},
     "bfloat16, Pillow": {"precision": "bfloat16"},
     "float32, torchcodec": {"decoder": "torchcodec"},
+    # As a torch without TorchScript does it.
+    "float32, Pillow, layer by layer": {"layers": True},
 }
 ON_CUDA: dict[str, dict[str, Any]] = {"float32, nvJPEG": {"decoder": "nvjpeg"}}
 TIMED = 256  # photos that the rates are measured on
@@ -58,6 +62,8 @@ def mean_average_precision(
 
 
 def encoder_of(options: dict[str, Any], device: str) -> NetworkEncoder:
+    options = dict(options)
+    layers = options.pop("layers", False)
     made = create(
         "itq128",
         weights=study.data_dir() / "backbones" / "mobilenet_v2_imagenet.safetensors",
@@ -68,6 +74,8 @@ def encoder_of(options: dict[str, Any], device: str) -> NetworkEncoder:
         **options,
     )
     assert not isinstance(made, PerceptualHash)
+    if layers:
+        made.runner.module = folded(made.backbone.module).to(memory_format=torch.channels_last)
     return made
 
 

@@ -3,7 +3,8 @@
     python -m benchmarks.recording
 
 Random weights, random images; milliseconds an image with as many threads as processors, each of
-which computes an image of its own. Runs are interleaved, and the median of each is reported.
+which computes an image of its own, and how far the features are apart: |difference| / |feature|,
+the largest of all images. Runs are interleaved, and the median of each is reported.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import nn
 
 from benchmarks import study
 from retrieval_db.encoder import Preprocess
-from retrieval_db.encoder.devices.graphs import folded
+from retrieval_db.encoder.devices.graphs import folded, packs
 from retrieval_db.encoder.devices.inference import Runner
 from retrieval_db.encoder.networks import cifar
 
@@ -53,7 +54,8 @@ def compared(name: str, size: int, precision: str) -> dict[str, Any]:
     layers.module = folded(module).to(dtype=graph.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *graph.shape), dtype=np.uint8)
     ways = {"layers": layers, "graph": graph}
-    same = np.array_equal(layers(images), graph(images))
+    expected, found = layers(images), graph(images)
+    apart = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(RUNS):
         for way, runner in ways.items():
@@ -69,7 +71,9 @@ def compared(name: str, size: int, precision: str) -> dict[str, Any]:
         "layers_ms": round(took["layers"], 2),
         "graph_ms": round(took["graph"], 2),
         "ratio": round(took["graph"] / took["layers"], 3),
-        "same_features": same,
+        "packed": packs(layers.module, graph.dtype),
+        "same_features": np.array_equal(expected, found),
+        "largest_relative_difference": float(f"{apart.max():.1e}"),
     }
     print(line, flush=True)
     return line

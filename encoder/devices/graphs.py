@@ -25,12 +25,15 @@ def folded(module: nn.Module) -> nn.Module:
 
 
 def recorded(module: nn.Module, images: torch.Tensor) -> nn.Module:
-    """A folded network as a TorchScript graph, if that gives the same bits; else as it is.
+    """A folded network as a TorchScript graph, if that computes the same; else as it is.
 
     A graph runs without Python's lock. Called layer by layer, threads that compute images side by
     side, and those that decode the next ones, wait for it again and again (`benchmarks.recording`).
     `torch.export` and `torch.compile`, which torch recommends instead, still go layer by layer, or
-    need a C++ compiler and round otherwise; both were slower.
+    need a C++ compiler; both were slower.
+
+    The bits are those of the layers, but in a network of pointwise convolutions, whose weights are
+    packed once instead of in each call: there features may differ in the last place.
 
     Args:
         images: to record it with, as it will be called.
@@ -40,12 +43,26 @@ def recorded(module: nn.Module, images: torch.Tensor) -> nn.Module:
         return module
     try:
         with warnings.catch_warnings(), torch.inference_mode():
-            # Deprecated. A torch that has it no more computes the same bits, only slower.
+            # Deprecated. A torch that has it no more goes layer by layer.
             warnings.simplefilter("ignore")
-            graph: nn.Module = torch.jit.trace(  # type: ignore[no-untyped-call]
+            graph: torch.jit.ScriptModule = torch.jit.trace(  # type: ignore[no-untyped-call]
                 module, images, check_trace=False
             )
-            same = torch.equal(graph(images), module(images))
+            if packs(module, images.dtype):
+                graph = torch.jit.optimize_for_inference(graph)
+                same = torch.allclose(graph(images), module(images), rtol=1e-4, atol=1e-4)
+            else:
+                same = torch.equal(graph(images), module(images))
     except Exception:
         return module
     return graph if same else module
+
+
+def packs(module: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether packing the weights pays: most convolutions are pointwise, and computed in float32.
+
+    Measured: with it resnet50 takes .7 of the time, vgg11 1.1.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+    pointwise = sum(layer.kernel_size == (1, 1) and layer.groups == 1 for layer in layers)
+    return dtype == torch.float32 and 2 * pointwise > len(layers)

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from retrieval_db.encoder import Preprocess
-from retrieval_db.encoder.devices.graphs import folded, recorded
+from retrieval_db.encoder.devices.graphs import folded, packs, recorded
 from retrieval_db.encoder.devices.inference import Runner
 from retrieval_db.encoder.networks import backbones
 
@@ -25,8 +25,8 @@ class Strange(nn.Module):
         return x if x.sum() > 0 else -x
 
 
-def runner(module: nn.Module, precision: str = "float32", *, flip: bool = False) -> Runner:
-    return Runner(module, Preprocess(input_size=64, flip=flip), "cpu", precision)
+def runner(module: nn.Module) -> Runner:
+    return Runner(module, Preprocess(input_size=64), "cpu", "float32")
 
 
 def test_folding_changes_no_feature_noticeably(mobilenet: Path) -> None:
@@ -45,20 +45,50 @@ def test_folding_changes_no_feature_noticeably(mobilenet: Path) -> None:
     assert copy(torch.tensor([-1.0])).item() == 1
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "convnext_tiny"])
-def test_a_recorded_network_gives_the_same_bits(name: str, flip: bool, precision: str) -> None:
+def both(name: str, precision: str = "float32", *, flip: bool = False) -> tuple[Runner, Runner]:
+    """A network as it is run, and one called layer by layer."""
     torch.manual_seed(0)
-    quick = runner(torchvision.models.get_model(name, weights=None), precision, flip=flip)
+    module = torchvision.models.get_model(name, weights=None)
+    quick, slow = (
+        Runner(each, Preprocess(input_size=64, flip=flip), "cpu", precision)
+        for each in (module, Strange())
+    )
+    slow.module = folded(module).to(dtype=slow.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert isinstance(quick.module, torch.jit.ScriptModule)
-    slow = runner(Strange(), precision, flip=flip)
-    torch.manual_seed(0)
-    module = folded(torchvision.models.get_model(name, weights=None))
-    slow.module = module.to(dtype=slow.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return quick, slow
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("mobilenet_v2", "bfloat16"),
+        ("resnet18", "float32"),
+        ("resnet18", "bfloat16"),
+        ("convnext_tiny", "float32"),
+    ],
+)
+def test_a_recorded_network_gives_the_same_bits(name: str, flip: bool, precision: str) -> None:
+    quick, slow = both(name, precision, flip=flip)
     # More than the two calls after which TorchScript may choose other kernels.
     for _ in range(4):
         assert np.array_equal(quick(IMAGES), slow(IMAGES))
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet50"])
+def test_packed_weights_change_the_last_place_at_most(name: str) -> None:
+    quick, slow = both(name)
+    assert packs(slow.module, torch.float32)
+    expected = slow(IMAGES)
+    found = [quick(IMAGES) for _ in range(4)]
+    np.testing.assert_allclose(found[0], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    for again in (*found[1:], np.concatenate([quick(IMAGES[i : i + 1]) for i in range(6)])):
+        assert np.array_equal(again, found[0])
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet34", "convnext_tiny"])
+def test_weights_are_packed_only_where_it_pays(name: str) -> None:
+    assert not packs(torchvision.models.get_model(name, weights=None), torch.float32)
 
 
 def test_what_depends_on_the_image_is_not_recorded() -> None:
@@ -74,11 +104,13 @@ def test_without_torchscript_the_same_features(
     monkeypatch.delattr(torch.jit, "trace")
     slow = runner(module)
     assert not isinstance(slow.module, torch.jit.ScriptModule)
-    assert np.array_equal(slow(IMAGES), expected)
+    np.testing.assert_allclose(slow(IMAGES), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_other_bits_are_not_taken(mobilenet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2"])
+def test_other_features_are_not_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Should a torch ever record something else than it computes."""
-    module = folded(backbones.load("mobilenet_v2", mobilenet)[0].module)
-    monkeypatch.setattr(torch.jit, "trace", lambda *_, **__: lambda images: module(images) + 1e-6)
+    module = folded(torchvision.models.get_model(name, weights=None))
+    monkeypatch.setattr(torch.jit, "trace", lambda *_, **__: lambda images: module(images) + 1)
+    monkeypatch.setattr(torch.jit, "optimize_for_inference", lambda graph: graph)
     assert recorded(module, torch.rand(1, 3, 64, 64)) is module
