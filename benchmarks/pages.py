@@ -32,9 +32,10 @@ def rewrite(path: Path, written: Callable[[str], str]) -> None:
     print(f"Wrote {path.relative_to(ROOT)}", file=sys.stderr)
 
 
-def results(name: str) -> list[Result]:
-    """The result files of a name pattern, smallest table first."""
-    found = [json.loads(path.read_text()) for path in RESULTS.glob(f"{name}.json")]
+def results(*names: str) -> list[Result]:
+    """The result files of some name patterns, smallest table first."""
+    paths = [path for name in names for path in RESULTS.glob(f"{name}.json")]
+    found = [json.loads(path.read_text()) for path in paths]
     return sorted(found, key=lambda result: (result.get("workload", ""), result.get("rows", 0)))
 
 

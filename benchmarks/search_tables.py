@@ -307,14 +307,15 @@ def headline() -> Iterator[str]:
     (found,) = (question for question in result["questions"] if question["k"] == 10)
     yield (
         f"The ten nearest of {result['rows']:,} codes of {result['bits']} bits, one core "
-        f"({result['machine']['processor']}), median of {found['peers'][0]['queries']} queries:"
+        f"({result['machine']['processor']}), medians:"
     )
     yield ""
     yield from table(
-        ["", "milliseconds", "recall", "worst query"],
+        ["", "queries", "milliseconds", "recall", "worst query"],
         [
             [
                 f"**{peer['name']}**" if place == 0 else peer["name"],
+                peer["queries"],
                 peer["milliseconds"]["p50"],
                 peer["recall"]["mean"],
                 peer["recall"]["worst"],

@@ -14,15 +14,15 @@ class Target:
 
     Attributes:
         what: in words.
-        files: result files that tell.
+        files: names of result files that tell, as patterns.
         value: the figure in such a file; None where it is not there.
         least, most: the bound it has to keep.
         each: every file counts, not only the one with the largest table.
-        size: rows that the bound is about; a figure of another table decides nothing.
+        size: rows that the bound is about: every file of so many counts, and no other decides.
     """
 
     what: str
-    files: str
+    files: str | tuple[str, ...]
     value: Callable[[Result], float | None]
     least: float | None = None
     most: float | None = None
@@ -30,23 +30,35 @@ class Target:
     size: int | None = None
 
     def rows(self) -> Iterator[list[object]]:
-        """A row for each file, or for the one with the largest table."""
+        """A row for each file that counts."""
         bound = f"at least {shown(self.least)}" if self.least else f"at most {shown(self.most)}"
-        values = [(result, self.value(result)) for result in results(self.files)]
+        names = (self.files,) if isinstance(self.files, str) else self.files
+        values = [(result, self.value(result)) for result in results(*names)]
         known = [(result, value) for result, value in values if value is not None]
         if not known:
             yield [self.what, bound, None, "not measured", None]
-        for result, value in known if self.each else known[-1:]:
+        deciding = [each for each in known if self.size and self.size == each[0]["rows"]]
+        for result, value in known if self.each else deciding or known[-1:]:
             met = (self.least is None or value >= self.least) and (
                 self.most is None or value <= self.most
             )
             about = f"{result['rows']:,}" if "rows" in result else ""
             if self.each:
                 about = f"{result['workload']}, {about}"
+            elif len(deciding) > 1:
+                about += f", {setting(result)}"
             verdict = "reached" if met else "**missed**"
             if self.size and self.size != result["rows"]:
                 verdict = f"not measured at {self.size:,}"
             yield [self.what, bound, value, verdict, about]
+
+
+def setting(result: Result) -> str:
+    """What sets a file apart from others of as many rows."""
+    if "workload" not in result:
+        return "while it grew"
+    beside = any(found.get("hnsw_settings") for found in result["questions"])
+    return "beside HNSW" if beside else "alone"
 
 
 def figure(
@@ -58,9 +70,21 @@ def figure(
         for found in result["questions"]:
             if (found["k"], found["radius"]) == (k, radius) and "peers" in found:
                 return read({peer["name"]: peer for peer in found["peers"]} | {"": found})
+            if (found["k"], found["radius"]) == (k, radius) and "ours" in found:
+                return read(by_growth(found))
         return None
 
     return value
+
+
+def by_growth(found: Result) -> dict[str, Result]:
+    """A question of the study of growth, in the form of the others."""
+    ours = found["ours"]["milliseconds"]
+    return {
+        "": found,
+        "retrieval-db": {"milliseconds_p95_over_p50": ours["p95"] / ours["p50"]},
+        "scan": {"milliseconds_over_ours": found["scan_over_ours_milliseconds"]},
+    }
 
 
 def over_ours(name: str) -> Callable[[dict[str, Result]], float | None]:
@@ -93,7 +117,9 @@ def compact_bytes(result: Result) -> float | None:
     return sizes.get(128)
 
 
-CLUSTERED, FLAT = "search-clustered-*", "FAISS IndexBinaryFlat"
+# With HNSW's index beside ours, without it, and in the study of growth.
+CLUSTERED = ("search-clustered-*", "search-hnsw-clustered-*", "growth-*")
+FLAT = "FAISS IndexBinaryFlat"
 SCAN = over_ours("scan")
 TEN = 10_000_000
 TARGETS = (

@@ -36,8 +36,8 @@ class NetworkEncoder:
 
     On one CPU the bits of an image depend on nothing but the image: neither on its batch nor
     on the number of threads. Across CPU models and devices float sums differ in the last
-    places. In float32 that flips about one bit in a million (none of 98,304 in a try), in
-    bfloat16 many more.
+    places, which flips a few bits whose outputs are next to 0; in bfloat16 many more
+    (`benchmarks.precision`).
 
     Attributes:
         method: that was asked for, `itq`.
@@ -209,9 +209,7 @@ class NetworkEncoder:
         Args:
             features: [N, D] float32, from `features`.
             fallback: let `lsh` take over where PCA has too few images, L or less (see
-                `advice`). Not sooner: on photos of clothes, mAP of 128 bits fitted on 140 of
-                3,068 photos was .463 for itq and .357 for lsh; on 140 of three of the ten
-                classes .423 and .347.
+                `advice`).
 
         Raises:
             EncoderError: fitted already, or the method cannot be fitted on features.

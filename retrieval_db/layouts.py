@@ -102,7 +102,7 @@ def tune(
         widths: bits of each chunk; by default what fits the number of rows.
         covering: whether the indexes hold the whole code (67 bytes a row and chunk), or only
             where the rows are (about 11; each row met is then fetched); as it is by default.
-        online: build without blocking writers, which takes twice as long.
+        online: build without blocking writers, which reads the table twice.
         report: told each statement before it runs.
 
     Raises:
@@ -132,7 +132,7 @@ def warm(
     """Read an encoder's new indexes into the server's cache, where it has room for them.
 
     Building leaves them outside of it; then each search brings in the pages that it probes, and
-    thousands of searches are several times slower. An index is read without its rows, so the table
+    is several times slower. An index is read without its rows, so the table
     has to be vacuumed before.
 
     Args:

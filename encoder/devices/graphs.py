@@ -30,7 +30,7 @@ def recorded(module: nn.Module, images: torch.Tensor) -> nn.Module:
     A graph runs without Python's lock. Called layer by layer, threads that compute images side by
     side, and those that decode the next ones, wait for it again and again (`benchmarks.recording`).
     `torch.export` and `torch.compile`, which torch recommends instead, still go layer by layer, or
-    need a C++ compiler; both were slower.
+    need a C++ compiler.
 
     The bits are those of the layers, but in a network of pointwise convolutions, whose weights are
     packed once instead of in each call: there features may differ in the last place.

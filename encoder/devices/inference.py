@@ -60,9 +60,8 @@ def one_thread_each() -> Iterator[int]:
     """torch computes with one thread per caller; yields how many callers make sense.
 
     Sums are split over a network's threads, so that features differ in the last place with
-    the number of threads. One thread an image, images side by side, avoids that, and is
-    faster as well. The setting belongs to the process: the first to come makes it, the last
-    to leave puts it back.
+    the number of threads. One thread an image, images side by side, avoids that. The setting
+    belongs to the process: the first to come makes it, the last to leave puts it back.
     """
     global _threads_users, _threads_before
     with _threads_lock:
@@ -85,8 +84,8 @@ class Runner:
 
     The kernels that run depend on the shape of the batch, and with them the last places of a
     feature, which is enough to flip a bit whose output is near 0. So the shape is always the
-    same: on a CPU one image at a time (measured as fast as any batch), on other devices
-    batches of `GPU_BATCH`, the last one filled up with black images.
+    same: on a CPU one image at a time, on other devices batches of `GPU_BATCH`, the last one
+    filled up with black images.
     """
 
     def __init__(

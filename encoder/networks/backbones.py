@@ -62,8 +62,7 @@ def load(
 
     A local file is remembered by its SHA-256. The preprocessing is that of the published
     weights; other weights get the whole central square, and `FILE.json` beside them overrules
-    all of it. (mAP of ITQ-128 on photos of clothes: .471 with the whole square, .464 with
-    torchvision's 97 % of it, .458 with 88 %, .435 squeezed.)
+    all of it.
 
     Raises:
         UsageError: unknown backbone, or a file that is not there.
