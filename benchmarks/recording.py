@@ -34,8 +34,8 @@ NETWORKS = {
     "convnext_tiny": 224,
     "cifar_medium": 32,
 }
-IMAGES = 64
-RUNS = 7
+IMAGES = 32
+RUNS = 5
 
 
 def build(name: str) -> nn.Module:
