@@ -20,6 +20,8 @@ def check(stored: StoredEncoder, settings: Settings) -> None:
             precision than were asked for.
     """
     config, network = stored.config, settings.network
+    if network.weights is not None and not _part(config, "backbone"):
+        raise UsageError(f"The stored encoder {stored.name!r} has no network: leave --weights out.")
     method, bits = _spec_beside(stored, settings)
     asked_of_it = [
         ("method", method, config.get("method")),

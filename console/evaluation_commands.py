@@ -19,7 +19,7 @@ from . import data_evaluation, evaluating, scores
 from .evaluating import Report
 from .groups import Network, grouped
 from .options import LAST_SEED, DatabaseOption, Device, DeviceOption, JsonOption, opened
-from .screen import note
+from .screen import check_folder, note
 from .settings import Settings, option, preprocessing
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ def evaluate(
         raise UsageError("--pools goes with --stage fine.")
     if health and stage is not EvaluatedStage.coarse:
         raise UsageError("--health goes with --stage coarse.")
+    if plots is not None:
+        check_folder(plots)
     if evaluated.data is None:
         asking = _asking(evaluated, network, device, baselines)
         rank = _whole(DEFAULT_K if k is None else k)

@@ -34,6 +34,9 @@ class Commands(typer.core.TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; RETRIEVAL_DB_DEBUG shows the traceback of an error."""
+        if sys.stdout is None:
+            # Whatever is opened next would get its number, and what is printed.
+            _fail(UsageError("Standard output is closed; to see nothing, send it to /dev/null."))
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrieval_db import codes, photos, search
+from retrieval_db import codes, jsonb, photos, search
 from retrieval_db.client import Database
 from retrieval_db.encoders import StoredEncoder
-from retrieval_db.errors import ImageError, UnknownImage, UsageError
+from retrieval_db.errors import CodeError, ImageError, UnknownImage, UsageError
 from retrieval_db.interchange import read_codes
 from retrieval_db.photos import Sources
 from retrieval_db.pipeline import encoding
@@ -146,12 +145,11 @@ def queries(
             name, query = by_path(db, stored, path)
             yield path, Path(stored.root or "", name), stored, query
         for text in wanted.codes:
-            yield (
-                text,
-                None,
-                stored,
-                Query(codes.words_of(codes.parse(text, stored.bits), stored.bits)),
-            )
+            try:
+                words = codes.words_of(codes.parse(text, stored.bits), stored.bits)
+            except CodeError as error:
+                raise UsageError(f"--code {text}: {error}") from error
+            yield text, None, stored, Query(words)
         if wanted.codes_file:
             yield from file_queries(wanted.codes_file, stored)
 
@@ -221,7 +219,7 @@ def metadata(text: str | None) -> dict[str, Any] | None:
     if text is None:
         return None
     try:
-        value = json.loads(text)
+        value = jsonb.parse(text)
     except ValueError as error:
         raise UsageError(
             f'--metadata is a JSON object, such as {{"year": 2024}}; {error}.'

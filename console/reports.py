@@ -27,8 +27,9 @@ def index_report(report: IndexReport, *, as_json: bool, prune: bool) -> None:
         return
     rate = report.encoded / report.seconds if report.seconds else 0.0
     print(
-        f"{report.encoder}: {report.found} image files, {report.inserted} new, "
+        f"{report.encoder}: {counted(report.found, 'image file')}, {report.inserted} new, "
         f"{report.updated} changed, {report.unchanged} unchanged, {len(report.skipped)} skipped"
+        + (f", {report.repeated} named again" if report.repeated else "")
         + (f", {report.relabelled} with another label or metadata" if report.relabelled else "")
         + f" in {report.seconds:.1f} s ({rate:.0f} images/s)"
     )
@@ -36,8 +37,10 @@ def index_report(report: IndexReport, *, as_json: bool, prune: bool) -> None:
         note(f"The photos have been moved: the root was {report.moved_from}.")
     skipped(report.skipped)
     if report.gone:
-        done = f"{report.pruned} rows deleted" if prune else "--prune deletes their rows"
-        note(f"{len(report.gone)} files are gone ({done}):")
+        done = f"{counted(report.pruned, 'row')} deleted" if prune else "--prune deletes their rows"
+        one = len(report.gone) == 1
+        done = done if prune or not one else "--prune deletes its row"
+        note(f"{counted(len(report.gone), 'file')} {'is' if one else 'are'} gone ({done}):")
         note_all(report.gone)
 
 
@@ -61,10 +64,15 @@ def profile(found: Profile) -> None:
         print(f"The bottleneck is: {slowest.name}.")
 
 
+def counted(number: int, what: str) -> str:
+    """So many files: `1 file`, `2 files`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def skipped(files: Sequence[tuple[str, str]]) -> None:
     """List the files that could not be read."""
     if files:
-        note(f"{len(files)} files skipped:")
+        note(f"{counted(len(files), 'file')} skipped:")
         note_all([f"{path}: {reason}" for path, reason in files])
 
 
@@ -78,7 +86,8 @@ def load_report(report: LoadReport, *, as_json: bool) -> None:
         f"in {report.seconds:.1f} s"
     )
     if report.repeated:
-        note(f"{report.repeated} rows have a path that comes again: its last code counts.")
+        have = "row has" if report.repeated == 1 else "rows have"
+        note(f"{report.repeated} {have} a path that comes again: its last code counts.")
 
 
 def survey(file: Path, kind: str, found: Survey, *, encoder: str | None, as_json: bool) -> None:

@@ -42,9 +42,31 @@ def check_writable(file: Path) -> None:
     Raises:
         UsageError: it cannot.
     """
-    if file.is_dir() or not os.access(file.parent, os.W_OK | os.X_OK):
-        reason = "it is a folder" if file.is_dir() else "its folder is not there, or closed"
-        raise UsageError(f"Cannot write {file}: {reason}.")
+    if file.is_dir():
+        raise UsageError(f"Cannot write {file}: it is a folder.")
+    if file.exists() and not os.access(file, os.W_OK):
+        raise UsageError(f"Cannot write {file}: it is write-protected.")
+    target = Path(os.path.realpath(file))
+    # A pipe or a device is written through, whatever its folder.
+    if not (target.exists() and not target.is_file()) and not _is_open(target.parent):
+        raise UsageError(f"Cannot write {file}: its folder is not there, or closed.")
+
+
+def check_folder(folder: Path) -> None:
+    """See before the work whether files can be written into a folder, which may be made for them.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise UsageError(f"Cannot write into {folder}: {there} is no folder.")
+    if not _is_open(there):
+        raise UsageError(f"Cannot write into {folder}: {there} is closed.")
+
+
+def _is_open(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 class Screen(Console):

@@ -124,6 +124,8 @@ class TestExitCodes:
             (2, ["search", "--id", "1", "--json", "--csv"], "Choose one of --json"),
             (2, ["search", "--id", "1", "--metadata", "{"], "is a JSON object"),
             (2, ["search", "--id", "1", "--metadata", "[1]"], "is a JSON object"),
+            (2, ["search", "--id", "1", "--metadata", '{"a": NaN}'], "is a JSON object"),
+            (2, ["search", "--id", "1", "--metadata", r'{"a": "\u0000"}'], "a zero byte"),
             (2, ["search", "--id", "1", "--stage", "fine"], "no fine stage"),
             (2, ["search", "--id", "1", "-e", "other"], "has a code of 'phash64'"),
             (2, ["search", "--id", "1", "-o", "/no/such/folder/a"], "Cannot write"),
@@ -134,11 +136,13 @@ class TestExitCodes:
             (2, ["index", ".", "-e", "nonsense"], "Unknown method 'nonsense'"),
             (2, ["index", ".", "-e", "phash65"], "multiple of 4"),
             (2, ["index", ".", "-e", "phash64", "--bits", "256"], "has --bits 64, not 256"),
+            (2, ["index", ".", "-e", "phash64", "--weights", "w"], "leave --weights out"),
+            (2, ["evaluate", "phash64", "--plots", "/dev/null"], "/dev/null is no folder"),
             (2, ["encode", "."], "--output"),
             (1, ["search", "--id", "999"], "no image with the id 999"),
             (1, ["search", "--path", "nowhere.jpg"], "has the path 'nowhere.jpg'"),
-            (1, ["search", "--code", "xyz"], "xyz"),
-            (1, ["search", "--code", "00" * 16], "16 hex digits"),
+            (2, ["search", "--code", "xyz"], "--code xyz: 'xyz' is neither"),
+            (2, ["search", "--code", "00" * 16], "16 hex digits"),
             (1, ["search", "--code", "00" * 8, "-e", "other"], "There is no encoder 'other'"),
             (1, ["search", "--codes", "no.npz"], "There is no file no.npz"),
             (1, ["load", "no.npz"], "There is no file no.npz"),
@@ -231,6 +235,16 @@ class TestExitCodes:
             )  # fmt: skip
         said = "Error: Cannot write: No space left on device.\n" if full else ""
         assert (done.returncode, done.stderr) == (code, said)
+
+    @pytest.mark.skipif(os.name != "posix", reason="closes a number of the system")
+    def test_a_closed_output(self, shared: tuple[str, Path]) -> None:
+        """Before anything is done: what is opened next would get its number."""
+        done = subprocess.run(
+            [*command.PROGRAM, "info", "-d", shared[0]],
+            stderr=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(1),
+        )  # fmt: skip
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "Standard output is closed" in done.stderr
 
     def test_the_program_itself(self, url: str) -> None:
         """The console script, with a reader that leaves, and a stdout that is not UTF-8."""
@@ -466,7 +480,7 @@ class TestFormats:
         assert [profile[stage]["images"] for stage in ("read", "decode", "write")] == [8, 0, 0]
         assert report | {"seconds": 0} == {
             "encoder": "phash64", "found": 8, "encoded": 0, "unchanged": 8, "skipped": [],
-            "inserted": 0, "updated": 0, "relabelled": 0, "gone": [], "pruned": 0,
+            "inserted": 0, "updated": 0, "repeated": 0, "relabelled": 0, "gone": [], "pruned": 0,
             "moved_from": None, "seconds": 0,
         }  # fmt: skip
         outcome = command.succeed("index", folder, "-e", "phash64")

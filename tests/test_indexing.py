@@ -24,7 +24,7 @@ from retrieval_db import CodeSet, read_npz
 from retrieval_db import encoder as encoders_of_photos
 from retrieval_db.errors import ImageError, UsageError
 from retrieval_db.interchange.npz_writer import NpzWriter
-from retrieval_db.photos import label_reader
+from retrieval_db.photos import Sources, label_reader
 from retrieval_db.pipeline.background import IN_FLIGHT
 from retrieval_db.pipeline.encoding import stored_path
 from tests import command, example
@@ -177,6 +177,14 @@ class TestWhatIsThere:
         assert outcome.code == 1
         assert "2 files skipped:" in outcome.err
         assert "None of the files is a readable image." in outcome.err
+
+    def test_a_file_that_is_named_twice(self, database_url: str, folder: Path) -> None:
+        names = folder.parent / "list"
+        names.write_text("".join(f"{path}\n" for path in folder.rglob("*.*")))
+        with retrieval_db.connect(database_url) as db:
+            found = Sources([folder], lists=[names])
+            report = db.index(found, encoder=encoders_of_photos.create("phash64"))
+        assert report.found == 2 * report.inserted == 2 * report.repeated
 
     def test_features_are_written_and_replaced(self, database_url: str, folder: Path) -> None:
         encoder = Featured()
@@ -398,7 +406,7 @@ class TestEncodeAndLoad:
         options = ["-e", "phash64", "--labels", "folder", *(["--root", folder] if root else [])]
         codes = tmp_path / "codes.npz"
         outcome = command.succeed("encode", folder, "-o", codes, *options)
-        assert "1 files skipped" in outcome.err
+        assert "1 file skipped" in outcome.err
         assert "5 codes of 64 bits" in outcome.err
         command.succeed("load", codes, "-d", database_url)
         with cluster.database(cluster.template()) as other:

@@ -159,6 +159,21 @@ class TestTars:
             (None, None)
         ] * 2
 
+    def test_a_member_that_was_appended_again(self, database_url: str, tmp_path: Path) -> None:
+        """The last of a name counts, as where a shard is unpacked; then it is up to date."""
+        shard = make_shard(tmp_path / "000.tar", {"a.png": picture(1), "a.cls": b"hat"})
+        other = make_shard(tmp_path / "more", {"a.png": picture(2), "a.cls": b"cap"})
+        ending = shard.read_bytes().rstrip(b"\0")
+        whole = ending + bytes(-len(ending) % tarfile.BLOCKSIZE)
+        shard.write_bytes(whole + other.read_bytes())
+        (item,) = Sources([shard])
+        assert (item.content(), item.label) == (picture(2), "cap")
+        assert photos.content(item.path) == picture(2)
+        with retrieval_db.connect(database_url) as db:
+            encoder = encoders_of_photos.create("phash64")
+            first, second = (db.index(shard, encoder=encoder) for _ in range(2))
+        assert (first.found, first.inserted, second.unchanged) == (1, 1, 1)
+
     def test_any_member_can_be_read(self, shard: Path) -> None:
         for item in Sources([shard]):
             # With the place that the listing gave, and by its name alone.

@@ -7,6 +7,8 @@ import errno
 import gzip
 import lzma
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,27 +29,43 @@ OPENERS: dict[str | None, Any] = {
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when all has been written.
+    """A temporary file that takes the place of `path` when all has been written.
+
+    It stands beside it, and gets the rights of the file that was there. Through a link the file
+    is replaced that it leads to. A pipe or a device gets the content.
 
     Raises:
         FormatError: nothing can be written there.
     """
-    try:
-        if path.is_dir():
+    target = Path(os.path.realpath(path))
+    with writing(path):
+        if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise errors.FormatError(f"Cannot write {path}: {error.strerror}.") from error
+        before = target.stat() if target.exists() else None
+        replaceable = before is None or stat.S_ISREG(before.st_mode)
+        handle, name = tempfile.mkstemp(
+            dir=target.parent if replaceable else None, prefix=f".{target.name}."
+        )
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        with writing(path):
+            if replaceable:
+                temporary.chmod(_rights() if before is None else stat.S_IMODE(before.st_mode))
+                temporary.replace(target)
+            else:
+                with temporary.open("rb") as source, target.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _rights() -> int:
+    """Those of a new file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def is_shard(path: Path | str) -> bool:
 
 
 def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
-    """The images of a shard, in its order, without reading them.
+    """The images of a shard, in its order, without reading them; of a name the last one.
 
     Args:
         suffixes: of the members that are images, lower case, with the dot.
@@ -96,11 +96,16 @@ def members(shard: Path, suffixes: Set[str]) -> Iterator[Member]:
     """
     sample = _Sample()
     try:
+        # What was appended under a name takes its place, as where a shard is unpacked.
+        places = _listed(os.fspath(shard)).places
         with tarfile.open(shard, "r:") as tar:
             for entry in tar:
                 # The module would keep them all.
                 tar.members.clear()  # type: ignore[attr-defined]
                 name = _name(entry)
+                place = entry.offset_data, entry.size
+                if places.get(name, place) != place:
+                    continue
                 base = os.path.basename(name)
                 if not name or base.startswith("."):
                     continue

@@ -33,6 +33,7 @@ class IndexReport(EncodeReport):
 
     Attributes:
         inserted, updated: rows.
+        repeated: images whose path came again soon after: the last one counts.
         relabelled: rows whose label or metadata alone changed.
         gone: stored paths under the folders whose files are no longer there.
         pruned: how many of these rows were deleted.
@@ -42,6 +43,7 @@ class IndexReport(EncodeReport):
 
     inserted: int = 0
     updated: int = 0
+    repeated: int = 0
     relabelled: int = 0
     gone: list[str] = field(default_factory=list)
     pruned: int = 0
@@ -114,6 +116,7 @@ def index(
                 writer.put(batch if features else replace(batch, features=None))
         report.profile.seconds = time.perf_counter() - started
         report.inserted, report.updated = writer.inserted, writer.updated
+        report.repeated = report.encoded - report.inserted - report.updated
         report.relabelled = known.relabel()
         report.gone = list(_gone(connection, stored, folders, root, shard))
         if prune and report.gone:
