@@ -244,7 +244,7 @@ class TestRestricted:
             (2, ["nowhere/a.csv"], "Cannot write"),
             (1, ["a.csv", "-e", "other"], "no encoder 'other'"),
             (1, ["a.csv", "--path", "other"], "No image"),
-            (1, ["a.csv", "--code", "00"], "A code of 64 bits"),
+            (2, ["a.csv", "--code", "00"], "--code 00: A code of 64 bits"),
         ],
     )
     def test_wrong_usage(

@@ -491,7 +491,7 @@ class TestCommand:
         file = write(tmp_path / "a", "00ff a\nff00 a\nffff b\n")
         outcome = command.succeed("load", file, "-e", "old")
         assert outcome.out.startswith("old: 2 new, 0 updated")
-        assert "1 rows have a path that comes again: its last code counts." in outcome.err
+        assert "1 row has a path that comes again: its last code counts." in outcome.err
         with retrieval_db.connect(url) as db:
             found = db.connection.execute("SELECT path, code_1 FROM images ORDER BY id").fetchall()
         assert found == [("a", 15), ("b", 15)]
