@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks import study
 from retrieval_db.codes import binarize, hamming_distances
 from retrieval_db.encoder import PerceptualHash, create
-from retrieval_db.encoder.devices.graphs import folded
-from retrieval_db.encoder.devices.inference import resolve_device
+from retrieval_db.encoder.devices.inference import Runner, resolve_device
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.evaluation import metrics
 from retrieval_db.photos import Item, Sources
@@ -75,7 +73,9 @@ def encoder_of(options: dict[str, Any], device: str) -> NetworkEncoder:
     )
     assert not isinstance(made, PerceptualHash)
     if layers:
-        made.runner.module = folded(made.backbone.module).to(memory_format=torch.channels_last)
+        made.runner.module = Runner(
+            made.backbone.module, made.preprocess, device, made.precision, record=False
+        ).module
     return made
 
 

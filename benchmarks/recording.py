@@ -9,7 +9,6 @@ the largest of all images. Runs are interleaved, and the median of each is repor
 
 from __future__ import annotations
 
-import copy
 import time
 from statistics import median
 from typing import Any
@@ -21,7 +20,7 @@ from torch import nn
 
 from benchmarks import study
 from retrieval_db.encoder import Preprocess
-from retrieval_db.encoder.devices.graphs import folded, packs
+from retrieval_db.encoder.devices.graphs import packs
 from retrieval_db.encoder.devices.inference import Runner
 from retrieval_db.encoder.networks import cifar
 
@@ -50,8 +49,7 @@ def compared(name: str, size: int, precision: str) -> dict[str, Any]:
     torch.manual_seed(0)
     module = build(name)
     graph = Runner(module, Preprocess(input_size=size), "cpu", precision)
-    layers = copy.copy(graph)
-    layers.module = folded(module).to(dtype=graph.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layers = Runner(module, Preprocess(input_size=size), "cpu", precision, record=False)
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *graph.shape), dtype=np.uint8)
     ways = {"layers": layers, "graph": graph}
     expected, found = layers(images), graph(images)

@@ -36,7 +36,8 @@ def recorded(module: nn.Module, images: torch.Tensor) -> nn.Module:
     packed once instead of in each call: there features may differ in the last place.
 
     Args:
-        images: to record it with, as it will be called.
+        images: to record it with, [1, C, S, S] of the module's dtype, in the memory format that
+            it will be called with.
     """
     # Only what `fuse` could trace is known to do the same with all images.
     if not isinstance(module, fx.GraphModule):

@@ -89,7 +89,13 @@ class Runner:
     """
 
     def __init__(
-        self, module: nn.Module, preprocess: Preprocess, device: str, precision: str
+        self,
+        module: nn.Module,
+        preprocess: Preprocess,
+        device: str,
+        precision: str,
+        *,
+        record: bool = True,
     ) -> None:
         self.device = resolve_device(device)
         self.dtype = PRECISIONS[precision]
@@ -103,7 +109,8 @@ class Runner:
         self.mean = torch.tensor(preprocess.mean, device=self.device).view(shape) * 255
         self.std = torch.tensor(preprocess.std, device=self.device).view(shape) * 255
         self.flip = preprocess.flip
-        if self.device.type == "cpu":
+        # Layer by layer, on request, for comparisons.
+        if record and self.device.type == "cpu":
             with one_thread_each():
                 self.module = recorded(self.module, self._sample())
 
