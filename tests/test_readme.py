@@ -20,9 +20,10 @@ from PIL import Image, ImageDraw
 
 from retrieval_db.server import Server
 from tests import old_files
+from tests.conftest import ROOT
 
-README = Path(__file__).resolve().parent.parent / "README.md"
-GUIDES = sorted((README.parent / "docs").glob("*.md"))
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def blocks(language: str) -> list[str]:

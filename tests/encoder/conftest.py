@@ -1,25 +1,12 @@
-"""Images made here, weights made here, and the project's shared data where it is present."""
+"""Images and weights that are made here."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-DATA = Path(
-    os.environ.get("RETRIEVAL_DB_DATA")
-    or Path(__file__).resolve().parents[2].parent / "shared" / "data"
-)
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    if not DATA.is_dir():
-        pytest.skip("no shared data: set RETRIEVAL_DB_DATA")
-    return DATA
 
 
 @pytest.fixture(autouse=True)

@@ -47,10 +47,10 @@ def test_what_they_do_not_take() -> None:
         encoder.create("cifar10-20")
 
 
-def test_the_figures_beside_them_are_theirs(data: Path) -> None:
+def test_the_figures_beside_them_are_theirs(data_dir: Path) -> None:
     """200 of the test images: their classes are named about as often as it says there."""
     told = json.loads((FOLDER / "cifar10.json").read_text())
-    images = open_data(f"cifar10:{data / 'cifar10' / 'cifar10_jpeg.npz'}")
+    images = open_data(f"cifar10:{data_dir / 'cifar10' / 'cifar10_jpeg.npz'}")
     rows = images.splits["test"][::50]
     made = encoder.create("cifar10-64")
     assert isinstance(made, NetworkEncoder)

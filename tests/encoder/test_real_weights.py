@@ -27,8 +27,8 @@ GOLDEN = {
 
 
 @pytest.fixture(scope="module")
-def weights(data: Path) -> Path:
-    path = data / "backbones" / "mobilenet_v2_imagenet.safetensors"
+def weights(data_dir: Path) -> Path:
+    path = data_dir / "backbones" / "mobilenet_v2_imagenet.safetensors"
     if not path.is_file():
         pytest.skip(f"no {path}")
     return path
@@ -40,9 +40,9 @@ def make(spec: str, weights: Path) -> NetworkEncoder:
     return made
 
 
-def photos(data: Path, part: str, labels: list[str], each: int) -> list[Path]:
+def photos(data_dir: Path, part: str, labels: list[str], each: int) -> list[Path]:
     """The first photos of some classes, in the order of `labels`."""
-    folder = data / "clothing" / part
+    folder = data_dir / "clothing" / part
     return [path for label in labels for path in sorted((folder / label).iterdir())[:each]]
 
 
@@ -73,11 +73,11 @@ def test_a_made_image_gives_the_stored_feature(weights: Path) -> None:
     assert feature.mean() == pytest.approx(0.3207, abs=0.0005)
 
 
-def test_photos_of_one_class_are_nearer_than_of_others(weights: Path, data: Path) -> None:
+def test_photos_of_one_class_are_nearer_than_of_others(weights: Path, data_dir: Path) -> None:
     labels = ["shoes", "pants", "hat", "dress"]
     made = make("itq128", weights)
-    database = made.features(stack(made, photos(data, "train", labels, 24)))
-    queries = made.features(stack(made, photos(data, "validation", labels, 6)))
+    database = made.features(stack(made, photos(data_dir, "train", labels, 24)))
+    queries = made.features(stack(made, photos(data_dir, "validation", labels, 6)))
     truth, wanted = np.repeat(labels, 24), np.repeat(labels, 6)
 
     def precision(distances: NDArray[np.floating]) -> float:
@@ -93,10 +93,10 @@ def test_photos_of_one_class_are_nearer_than_of_others(weights: Path, data: Path
 
 
 def test_itq_on_photos_is_deterministic_and_survives_the_file(
-    weights: Path, data: Path, tmp_path: Path
+    weights: Path, data_dir: Path, tmp_path: Path
 ) -> None:
     made = make("itq32", weights)
-    batch = stack(made, photos(data, "train", ["shirt", "skirt"], 20))
+    batch = stack(made, photos(data_dir, "train", ["shirt", "skirt"], 20))
     features = made.features(batch)
     fitted = made.fit(features, fallback=False)
     assert made.fit(features, fallback=False).fingerprint == fitted.fingerprint

@@ -141,8 +141,8 @@ def test_the_npz_of_jpeg_bytes(tmp_path: Path) -> None:
         open_data(f"cifar10:{tmp_path / 'bad.npz'}")
 
 
-def test_the_real_npz(data: Path) -> None:
-    cifar = open_data(f"cifar10:{data / 'cifar10' / 'cifar10_jpeg.npz'}")
+def test_the_real_npz(data_dir: Path) -> None:
+    cifar = open_data(f"cifar10:{data_dir / 'cifar10' / 'cifar10_jpeg.npz'}")
     assert len(cifar) == 60_000
     assert np.bincount(cifar.labels).tolist() == [6000] * 10
     assert cifar.images[59_999].size == (32, 32)

@@ -22,8 +22,8 @@ import pytest
 from retrieval_db import server
 from retrieval_db.errors import ServerError
 from retrieval_db.server import Server, installation, sizing
+from tests.conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 MakeServer = Callable[..., Server]
