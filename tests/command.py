@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -70,6 +72,11 @@ def succeed(*arguments: object, stdin: bytes = b"") -> Outcome:
     outcome = run(*arguments, stdin=stdin)
     assert outcome.code == 0, outcome
     return outcome
+
+
+def answers(*arguments: object, stdin: bytes = b"") -> Any:
+    """What `search` answers, as it says it to programs."""
+    return json.loads(succeed("search", *arguments, "--json", stdin=stdin).out)
 
 
 def photo(seed: int) -> Image.Image:

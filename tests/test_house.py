@@ -1,8 +1,11 @@
-"""Who may import whom, and what the package shows to the outside."""
+"""Who may import whom, and when; and what the package shows to the outside."""
 
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,3 +215,29 @@ def test_what_the_encoders_and_the_files_of_codes_agree_on() -> None:
     from retrieval_db.encoder import checkpoint
 
     assert interchange.ARTIFACT_KEY == checkpoint.HEADER_KEY
+
+
+def imported(statement: str) -> set[str]:
+    """The modules that are loaded after a statement, in a Python of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{statement}\nimport sys; print(*sys.modules)"],
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import retrieval_db",
+        "import retrieval_db.cli",
+        "import retrieval_db.encoder",
+    ],
+)
+def test_what_takes_long_is_imported_late(statement: str) -> None:
+    late = {"torch", "torchcodec", "torchvision", "safetensors", "sklearn", "scipy"}
+    late |= {"alembic", "sqlalchemy", "fastapi", "starlette", "imagehash", "matplotlib"}
+    assert not late & imported(statement)
