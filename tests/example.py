@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import psycopg
@@ -77,6 +78,14 @@ def nearest(
     if radius is not None:
         order = order[distances[order] <= radius]
     return [(items.paths[row], int(distances[row])) for row in order[:k]]
+
+
+def rows(url: str, columns: str = "path, label") -> list[Any]:
+    """What is stored of all images, in the order of their paths."""
+    with connect(url) as connection:
+        return connection.execute(
+            f'SELECT {columns} FROM images ORDER BY path COLLATE "C"'
+        ).fetchall()
 
 
 def connect(url: str) -> Connection:
