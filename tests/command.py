@@ -92,3 +92,11 @@ def photos(folder: Path, names: Iterable[str]) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         photo(seed).save(file)
     return folder
+
+
+def many_photos(folder: Path, count: int) -> Path:
+    """A folder of so many small photos, a hundred different ones."""
+    photos(folder, [f"{n:04}.png" for n in range(100)])
+    for number in range(100, count):
+        os.link(folder / f"{number % 100:04}.png", folder / f"{number:04}.png")
+    return folder
