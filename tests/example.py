@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -78,6 +79,13 @@ def nearest(
     if radius is not None:
         order = order[distances[order] <= radius]
     return [(items.paths[row], int(distances[row])) for row in order[:k]]
+
+
+def keys(items: CodeSet, query: Any, kept: Sequence[int] | None = None) -> list[int]:
+    """All keys (distance << 54 | id) by brute force, in order; ids follow the order of loading."""
+    distances = codes.hamming_distances(query[None, :], items.codes)[0].tolist()
+    kept = range(len(distances)) if kept is None else kept
+    return sorted((distances[row] << 54) | (row + 1) for row in kept)
 
 
 def rows(url: str, columns: str = "path, label") -> list[Any]:
