@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import psycopg
 import pytest
 from numpy.typing import NDArray
 
-from retrieval_db import codes, connect, evaluation, loading
+from retrieval_db import connect, evaluation, loading
 from retrieval_db.database import Connection
 from retrieval_db.encoders import StoredEncoder, find
 from retrieval_db.errors import EncoderConflict, UsageError
-from retrieval_db.evaluation import QuerySet, Ties, health, query_sets, ties
+from retrieval_db.evaluation import QuerySet, Ties, query_sets, ties
 from retrieval_db.evaluation.metrics import average_precision
 from retrieval_db.interchange import CodeSet
-from tests.example import code_set, random_codes
-
-BITS = 24
-
-
-def labelled(kind: str, rows: int, encoder: str = "example", seed: int = 0) -> CodeSet:
-    """Codes with labels, some of them missing, and contents, some of them equal."""
-    items = code_set(random_codes(kind, rows, BITS, seed), BITS, encoder)
-    assert items.labels is not None
-    labels = [None if row % 11 == 5 else label for row, label in enumerate(items.labels)]
-    hashes = np.zeros((rows, 32), dtype=np.uint8)
-    hashes[:, 0] = 1 + np.arange(rows) % 37
-    hashes[:, 1] = np.arange(rows) // 60
-    return replace(items, labels=labels, content_sha256=hashes)
-
-
-@pytest.fixture
-def connection(database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        yield connection
-
-
-@pytest.fixture
-def filled(connection: Connection) -> tuple[CodeSet, StoredEncoder]:
-    """The codes of two encoders in one table; the first one is evaluated."""
-    items = labelled("clustered", 150)
-    loading.load(connection, items)
-    loading.load(connection, labelled("uniform", 50, "other", seed=1))
-    return items, find(connection, "example")
+from tests.evaluation.labelled import BITS, labelled
 
 
 def in_memory(asked: CodeSet, items: CodeSet, *, own: bool = False) -> Ties:
@@ -103,16 +73,6 @@ def test_the_library_in_one_call(database_url: str, filled: tuple[CodeSet, Store
         assert db.health("example").images == 150
         with pytest.raises(EncoderConflict):
             db.evaluate(replace(items, fingerprint="another"), encoder="example")
-
-
-def test_health_of_wide_chunks(database_url: str) -> None:
-    """A chunk may be as wide as 31 bits; its buckets are counted without a counter for each."""
-    with connect(database_url) as db:
-        items = code_set(np.array([[0] * 8, [0] * 7 + [1], [255] * 8], np.uint8), 64)
-        loading.load(db.connection, items)
-        db.tune(widths=[31, 31, 2])
-        found = db.health("example")
-    assert (found.chunks, found.largest_bucket, found.distinct) == ((31, 31, 2), 2, 3)
 
 
 def labels_of(items: CodeSet) -> NDArray[np.intp]:
@@ -248,70 +208,3 @@ def test_baselines_without_what_is_left_out() -> None:
         alone = evaluation.by_prediction(words[one], wanted[one], labels[kept])
         assert np.array_equal(named.size[row], alone.size[0])
         assert np.array_equal(named.relevant[row], alone.relevant[0])
-
-
-def healthy(rows: int, bits: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 2, (rows, bits), dtype=np.uint8)
-
-
-def test_health_of_random_codes() -> None:
-    bits = healthy(4000, 32)
-    found = health.of_codes(np.packbits(bits, axis=1), 32)
-    assert found.verdict == "healthy"
-    assert found.findings == ()
-    assert found.mean == pytest.approx(bits.mean(axis=0))
-    assert found.correlation == pytest.approx(np.corrcoef(bits.T), abs=1e-9)
-    assert found.entropy.min() > 0.99
-    assert 31 < found.effective_bits <= 32
-    values, counts = np.unique(np.packbits(bits, axis=1), axis=0, return_counts=True)
-    assert (found.distinct, found.largest_group) == (len(values), counts.max())
-    halves = [
-        np.unique(np.packbits(bits[:, s], axis=1), axis=0, return_counts=True)[1].max()
-        for s in (slice(0, 16), slice(16, 32))
-    ]
-    assert found.largest_bucket == max(halves)
-
-
-def test_bits_that_say_nothing_are_named() -> None:
-    bits = healthy(3000, 32)
-    bits[:, 3] = 1
-    bits[:, 7] = np.arange(3000) < 20
-    bits[:, 11] = 1 - bits[:, 10]
-    bits[:, 12] = bits[:, 13]
-    found = health.of_codes(np.packbits(bits, axis=1), 32)
-    assert found.verdict == "weak"
-    assert found.findings[0].endswith("of the images: 2 of 32.")
-    assert "0.95): 2 of 32;" in found.findings[1]
-    assert found.entropy[3] == 0
-    assert found.correlation[3, 5] == 0
-    assert found.correlation[10, 11] == pytest.approx(-1)
-
-
-def test_a_collapsed_encoder_is_called_that() -> None:
-    bits = np.repeat(healthy(1, 32), 1000, axis=0)
-    bits[:10] = healthy(10, 32)
-    found = health.of_codes(np.packbits(bits, axis=1), 32)
-    assert found.verdict == "collapsed"
-    assert "99% of the images share one code." in found.findings
-    assert found.effective_bits < 1
-    one_bit = np.repeat(healthy(500, 1), 16, axis=1)
-    assert health.of_codes(np.packbits(one_bit, axis=1), 16).verdict == "collapsed"
-    with pytest.raises(UsageError, match="no codes"):
-        health.of_codes(np.empty((0, 2), dtype=np.uint8), 16)
-
-
-def test_health_over_the_table(
-    connection: Connection,
-    filled: tuple[CodeSet, StoredEncoder],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    items, encoder = filled
-    monkeypatch.setattr(health, "BLOCK", 16)
-    table = health.of_table(connection, encoder)
-    memory = health.of_codes(items.codes, BITS, table.chunks)
-    for key, value in memory.as_dict().items():
-        same = value if key in ("verdict", "findings") else pytest.approx(value)
-        assert table.as_dict()[key] == same, key
-    assert sum(table.chunks) == BITS
-    assert table.images == 150
-    assert codes.unpack(items.codes, BITS).mean(axis=0) == pytest.approx(table.mean)
