@@ -1,0 +1,34 @@
+"""Recipes that no training can follow."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from retrieval_db.encoder.hashing.recipes import FROZEN
+from retrieval_db.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sift"}, "Unknown method 'sift'"),
+        ({"method": "itq48"}, "without bits: itq, not itq48"),
+        ({"method": "phash"}, "ready as they are"),
+        ({"bits": ()}, "at least one"),
+        ({"bits": (48, 48)}, "named twice"),
+        ({"bits": (30,)}, "multiple of 4"),
+        ({"options": {"margine": 1.0}}, "no option 'margine'; those it has: scale, margin"),
+        ({"method": "latent_ce", "options": {"m": 1.0}}, "those it has: nested"),
+        ({"epochs": 0}, "epochs must be more than 0"),
+        ({"batch_size": 1}, "at least 2 images"),
+        ({"learning_rate": -1.0}, "learning rate must be"),
+        ({"precision": "float16"}, "float32, bfloat16"),
+        ({"optimizer": "lion"}, "sgd, adamw"),
+    ],
+)
+def test_impossible_recipes(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(FROZEN, **change)
