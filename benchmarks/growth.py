@@ -3,7 +3,8 @@
     python -m benchmarks.growth [--rows 1000 10000 100000 1000000 10000000 30000000]
 
 Each size is a database of its own, loaded from nothing, and has a file of its own. Ours and the
-scan take turns on one core, a fifth of the queries at a time; slow scans get fewer of them. 30
+scan take turns on one core, a fifth of the queries at a time; slow scans get fewer of them. Before
+each question ours gets as many other queries with the widest one, as in `benchmarks.search`. 30
 million rows need about 20 GB of disk.
 """
 
@@ -19,19 +20,22 @@ from retrieval_db.client import Database
 from retrieval_db.console.screen import note
 
 NAME = "bench-growth"
-BITS = 128
-QUESTIONS = (Question(k=1), Question(k=10), Question(k=100), Question(radius=7))
+WIDEST = Question(k=100)
+QUESTIONS = (Question(k=1), Question(k=10), WIDEST, Question(radius=7))
 SCAN_SECONDS = 30.0
 LEAST = 10
 
 
-def ask(db: Database, asked: list[Code], question: Question) -> dict[str, Any]:
-    """One question for every query: ours, and the scan for as many as its time allows."""
+def ask(db: Database, asked: list[Code], others: list[Code], question: Question) -> dict[str, Any]:
+    """One question for every query: ours, and the scan for as many as its time allows.
+
+    `others` are asked first, so that the server's cache holds what one in use would have there.
+    """
     url = db.target.url
     ours = peers.Ours(peers.warm_connection(url), NAME)
     scan = peers.Scan(peers.warm_connection(url), db.encoder(NAME).id)
-    for code in asked[:20]:
-        ours.ask(code, question)
+    for code in others:
+        ours.ask(code, WIDEST)
     elapsed = min(timed(scan.ask, code, question)[0] for code in asked[:2])
     sample = min(len(asked), max(LEAST, round(SCAN_SECONDS * 1000 / elapsed)))
     times, scans = Times(), Times()
@@ -69,12 +73,18 @@ def main() -> None:
     parser.add_argument("--database")
     given = parser.parse_args()
     for rows in given.rows:
-        packed, fresh = workloads.clustered(rows, given.queries, BITS, given.seed)
-        figures: dict[str, Any] = {"rows": rows, "bits": BITS, "queries": given.queries}
-        figures["seed"] = given.seed
+        drawn = workloads.draw("clustered", rows, 2 * given.queries, given.seed)
+        workload, warming = drawn.halves()
+        asked, others = (Code.all(each.asked, each.bits) for each in (workload, warming))
+        figures: dict[str, Any] = {
+            "rows": rows,
+            "bits": workload.bits,
+            "queries": given.queries,
+            "seed": given.seed,
+        }
         with databases.fresh(given.database, "bench_growth") as db:
-            figures |= databases.load(db, NAME, packed, BITS)
-            figures["questions"] = [ask(db, Code.all(fresh, BITS), asked) for asked in QUESTIONS]
+            figures |= databases.load(db, NAME, workload.packed, workload.bits)
+            figures["questions"] = [ask(db, asked, others, question) for question in QUESTIONS]
         for found in figures["questions"]:
             note(f"{rows} rows: {found}")
         study.write(f"growth-{rows}", study.command(), figures)
