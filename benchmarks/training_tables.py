@@ -8,6 +8,7 @@ What stands between its markers is written anew. A study that has not been run h
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from statistics import mean
@@ -87,7 +88,12 @@ def results_part() -> Iterator[str]:
 
 def _cifar10() -> Iterator[str]:
     """Networks trained end to end: a line for each run."""
-    runs = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("cifar10-*.json"))]
+    # 65 pixels before 129.
+    files = sorted(
+        RESULTS.glob("cifar10-*.json"),
+        key=lambda path: [int(n) if n.isdigit() else n for n in re.split(r"(\d+)", path.name)],
+    )
+    runs = [json.loads(path.read_text()) for path in files]
     for protocol in sorted({run["protocol"] for run in runs}):
         these = [run for run in runs if run["protocol"] == protocol]
         bits = sorted({line["bits"] for run in these for line in run["widths"]})
