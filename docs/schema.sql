@@ -49,7 +49,7 @@ END;
 
 CREATE FUNCTION public.code_blocks(bits integer, blocks integer, value_bits integer, OUT block integer, OUT value text, OUT equal text) RETURNS SETOF record
     LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $_$
 DECLARE
     word integer := bits / 4;
@@ -95,7 +95,7 @@ END;
 
 CREATE FUNCTION public.count_labelled(encoder integer, wanted text[], at_most bigint) RETURNS bigint
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -113,7 +113,7 @@ $$;
 
 CREATE FUNCTION public.distance_expressions(bits integer, OUT first_half text, OUT second_half text, OUT whole text) RETURNS record
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     counts text[];
@@ -131,7 +131,7 @@ $$;
 
 CREATE FUNCTION public.equal_codes(encoder text) RETURNS TABLE(image_id bigint, first_image_id bigint)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET work_mem TO '128MB'
     SET jit TO 'off'
     SET enable_hashagg TO 'off'
@@ -158,7 +158,7 @@ COMMENT ON FUNCTION public.equal_codes(encoder text) IS 'images whose code an im
 
 CREATE FUNCTION public.estimated_labelled(encoder integer, wanted text[], all_rows double precision, table_rows double precision) RETURNS double precision
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     known integer;
@@ -187,7 +187,7 @@ CREATE FUNCTION public.estimated_rows(counted real, pages integer, bytes bigint,
 
 CREATE FUNCTION public.explain_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint, OUT hits integer, OUT exact boolean, OUT guaranteed_radius integer, OUT milliseconds double precision) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     started timestamptz := clock_timestamp();
@@ -215,7 +215,7 @@ COMMENT ON FUNCTION public.hammingdistance(q1 bigint, q2 bigint, q3 bigint, q4 b
 
 CREATE FUNCTION public.image_changes_noted() RETURNS boolean
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 BEGIN
     RETURN (SELECT count(*) FROM pg_trigger
@@ -226,18 +226,23 @@ $$;
 
 CREATE FUNCTION public.image_changes_since(encoder integer, horizon jsonb) RETURNS TABLE(image_ids bigint[])
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 #variable_conflict use_column
 BEGIN
     IF NOT image_changes_noted()
-       OR horizon -> 'tables' <> jsonb_build_array('images'::regclass::oid,
+       OR encoder IS NULL
+       OR (jsonb_typeof(horizon -> 'settled') = 'number'
+           AND jsonb_typeof(horizon -> 'own') = 'array'
+           AND jsonb_typeof(horizon -> 'seen') = 'array') IS NOT TRUE
+       OR horizon -> 'tables' IS DISTINCT FROM jsonb_build_array('images'::regclass::oid,
                                                    'image_changes'::regclass::oid)
        OR (SELECT count(*) FROM image_changes AS change
            WHERE change.transaction_id = (horizon ->> 'transaction')::bigint
              AND change.id IN (SELECT jsonb_array_elements_text(horizon -> 'own')::uuid))
           < jsonb_array_length(horizon -> 'own') THEN
         RETURN QUERY SELECT NULL::bigint[];
+        RETURN;
     END IF;
     RETURN QUERY
     SELECT change.image_ids FROM image_changes AS change
@@ -251,7 +256,7 @@ COMMENT ON FUNCTION public.image_changes_since(encoder integer, horizon jsonb) I
 
 CREATE FUNCTION public.image_horizon() RETURNS jsonb
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     settled bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
@@ -283,7 +288,7 @@ COMMENT ON FUNCTION public.image_horizon() IS 'what a copy of codes that is read
 
 CREATE FUNCTION public.labelled_keys(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -306,7 +311,7 @@ $$;
 
 CREATE FUNCTION public.layout_dispatch_statement() RETURNS text
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $_$
 DECLARE
     branches text;
@@ -356,7 +361,7 @@ $_$;
 
 CREATE FUNCTION public.layout_drop_statements(layout_id integer, online boolean) RETURNS SETOF text
     LANGUAGE sql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
     SELECT format('DELETE FROM %I.layouts WHERE id = %s', current_schema(), layout_id)
     UNION ALL
@@ -368,13 +373,13 @@ CREATE FUNCTION public.layout_drop_statements(layout_id integer, online boolean)
     UNION ALL
     SELECT format('DROP FUNCTION IF EXISTS %s', oid::regprocedure)
     FROM pg_proc
-    WHERE pronamespace = current_schema()::regnamespace
+    WHERE pronamespace = quote_ident(current_schema())::regnamespace
       AND proname = 'search_layout_' || layout_id
 $$;
 
 CREATE FUNCTION public.layout_index_statements(layout_id integer, online boolean) RETURNS SETOF text
     LANGUAGE sql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
     SELECT format(
         'CREATE INDEX %s IF NOT EXISTS images_bucket_%s_%s ON %I.images (%s%s) '
@@ -392,7 +397,7 @@ $$;
 
 CREATE FUNCTION public.layout_leftovers() RETURNS SETOF integer
     LANGUAGE sql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $_$
     SELECT id FROM layouts WHERE NOT active
     UNION
@@ -404,14 +409,14 @@ CREATE FUNCTION public.layout_leftovers() RETURNS SETOF integer
         UNION
         SELECT split_part(proname, '_', 3)::integer
         FROM pg_proc
-        WHERE pronamespace = current_schema()::regnamespace AND proname ~ '^search_layout_\d+$'
+        WHERE pronamespace = quote_ident(current_schema())::regnamespace AND proname ~ '^search_layout_\d+$'
     ) AS named
     WHERE named.id NOT IN (SELECT layouts.id FROM layouts)
 $_$;
 
 CREATE FUNCTION public.layout_search_statement(layout_id integer) RETURNS text
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $_$
 DECLARE
     layout layouts;
@@ -472,7 +477,7 @@ CREATE OR REPLACE FUNCTION @schema@.search_layout_@id@(
     OUT shells integer, OUT probes bigint, OUT candidates bigint
 )
     LANGUAGE plpgsql STABLE
-    SET search_path = @schema@
+    SET search_path = @schema@, pg_temp
     SET plan_cache_mode = force_generic_plan
     SET enable_seqscan = off
     SET enable_bitmapscan = off
@@ -629,7 +634,7 @@ $_$;
 
 CREATE FUNCTION public.layout_shell_rows(encoder integer, bits integer, starts smallint[], widths smallint[], row_count bigint) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
     AS $_$
 DECLARE
@@ -673,7 +678,7 @@ $_$;
 
 CREATE FUNCTION public.near_duplicate_codes(encoder text, radius integer, since timestamp with time zone DEFAULT NULL::timestamp with time zone, since_id bigint DEFAULT NULL::bigint, max_pairs bigint DEFAULT 10000000) RETURNS TABLE(image_id_1 bigint, image_id_2 bigint, distance integer)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     copies bigint[];
@@ -716,7 +721,7 @@ COMMENT ON COLUMN public.encoders.root IS 'the folder that relative paths of its
 
 CREATE FUNCTION public.near_duplicate_encoder(encoder text, radius integer) RETURNS public.encoders
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     found encoders%ROWTYPE;
@@ -735,7 +740,7 @@ $$;
 
 CREATE FUNCTION public.near_duplicate_joins(bits integer, radius integer, parts integer, agree integer, OUT key text, OUT first text, OUT middle integer) RETURNS SETOF record
     LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     blocks integer := radius + 1 + parts * (agree - 1);
@@ -791,7 +796,7 @@ $$;
 
 CREATE FUNCTION public.near_duplicate_lower_bound(bits integer, middle integer) RETURNS text
     LANGUAGE sql IMMUTABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT format('bit_count((%s)::bit(64))'::text,
          CASE
@@ -804,7 +809,7 @@ END;
 
 CREATE FUNCTION public.near_duplicate_members(alias text, kept bigint[], copies bigint[]) RETURNS text
     LANGUAGE sql IMMUTABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
  SELECT
          CASE
@@ -816,7 +821,7 @@ END;
 
 CREATE FUNCTION public.near_duplicate_plan(bits integer, radius integer, outer_codes double precision, inner_codes double precision, bits_of_16 double precision, equal_words double precision, OUT parts integer, OUT agree integer, OUT merge boolean, OUT cost double precision) RETURNS record
     LANGUAGE sql IMMUTABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     BEGIN ATOMIC
  WITH cut AS (
           SELECT p.p AS parts,
@@ -877,7 +882,7 @@ END;
 
 CREATE FUNCTION public.near_duplicate_search(encoder text, radius integer, since timestamp with time zone, since_id bigint, max_pairs bigint, copies bigint[], firsts bigint[]) RETURNS TABLE(image_id_1 bigint, image_id_2 bigint, distance integer)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET work_mem TO '128MB'
     SET jit TO 'off'
     SET enable_hashjoin TO 'on'
@@ -902,6 +907,8 @@ DECLARE
     pairs bigint := 0;
     added bigint;
 BEGIN
+    radius := least(radius, found.bits);
+    max_pairs := least(max_pairs, 9223372036854775806);
     EXECUTE 'SELECT count(*) FROM images WHERE encoder_id = $1' INTO images USING found.id;
     codes := images - coalesce(cardinality(copies), 0);
     IF codes < images / 2 THEN
@@ -976,7 +983,7 @@ $_$;
 
 CREATE FUNCTION public.near_duplicates(encoder text, radius integer, since timestamp with time zone DEFAULT NULL::timestamp with time zone, since_id bigint DEFAULT NULL::bigint, max_pairs bigint DEFAULT 1000000) RETURNS TABLE(image_id_1 bigint, image_id_2 bigint, path_1 text, path_2 text, distance integer)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET work_mem TO '128MB'
     SET jit TO 'off'
     AS $_$
@@ -1018,7 +1025,7 @@ BEGIN
             FROM image_pair JOIN images AS x ON x.id = a JOIN images AS y ON y.id = b
             WHERE ($3 IS NULL OR x.created_at >= $3) AND ($4 IS NULL OR x.id > $4)
                OR ($3 IS NULL OR y.created_at >= $3) AND ($4 IS NULL OR y.id > $4)
-            LIMIT $5 + 1
+            LIMIT least($5, 9223372036854775806) + 1
         $query$ USING encoder, radius, since, since_id, max_pairs, copies, firsts;
         GET DIAGNOSTICS pairs = ROW_COUNT;
     END IF;
@@ -1092,7 +1099,7 @@ $$;
 
 CREATE FUNCTION public.run_search(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, max_ms double precision, ties integer, OUT keys bigint[], OUT exact boolean, OUT guaranteed_radius integer, OUT plan text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_variable
@@ -1109,7 +1116,8 @@ DECLARE
     indexes oid[];                     -- of the layout
     ready boolean := false;            -- whether all of them are there
     keep integer := k + greatest(ties - k, 0);
-    deadline timestamptz := clock_timestamp() + max_ms * interval '1 ms';
+    deadline timestamptz := clock_timestamp()
+        + CASE WHEN max_ms < 1e12 THEN greatest(max_ms, 0) END * interval '1 ms';
 BEGIN
     SELECT named.id, named.bits, layout.id AS layout_id, layout.encoder_id IS NULL AS shared,
            cardinality(layout.widths) AS chunks, layout.covering,
@@ -1132,6 +1140,13 @@ BEGIN
     END IF;
     IF k < 1 OR radius < 0 THEN
         RAISE EXCEPTION 'k must be at least 1 and the radius at least 0.' USING ERRCODE = 'RD003';
+    END IF;
+    IF max_ms = 'NaN' THEN
+        RAISE EXCEPTION 'max_ms is not a number.' USING ERRCODE = 'RD003';
+    END IF;
+    IF q1 IS NULL OR q2 IS NULL OR q3 IS NULL OR q4 IS NULL THEN
+        RAISE EXCEPTION 'A word of the query is NULL.' USING ERRCODE = 'RD003',
+            HINT = 'A subquery gives NULL where it finds no row.';
     END IF;
     IF subject.bits < 256 AND (q1 | q2 | q3 | q4) >> (subject.bits / 4) <> 0 THEN
         RAISE EXCEPTION 'The query has more than the % bits of encoder %.',
@@ -1235,7 +1250,7 @@ $$;
 
 CREATE FUNCTION public.scan_keys(encoder integer, code_bits integer, shared boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET jit TO 'off'
     AS $_$
 DECLARE
@@ -1269,7 +1284,7 @@ $_$;
 
 CREATE FUNCTION public.search_codes(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision) RETURNS TABLE(rank bigint, image_id bigint, path text, label text, distance integer, exact boolean, guaranteed_radius integer)
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 #variable_conflict use_column
@@ -1305,7 +1320,7 @@ $$;
 
 CREATE FUNCTION public.search_images(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, feature public.halfvec, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, pool integer DEFAULT 200, pool_max integer DEFAULT NULL::integer, metric text DEFAULT 'cosine'::text, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision) RETURNS TABLE(rank bigint, image_id bigint, path text, label text, distance integer, feature_distance double precision, pool_exact boolean, guaranteed_radius integer, pool_size integer, tie_whole boolean)
     LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'public', 'pg_temp'
     AS $$
 #variable_conflict use_column
 DECLARE
@@ -1313,7 +1328,8 @@ DECLARE
     -- One below the largest integer: the search is asked for one row beyond the pool.
     wanted integer := least(greatest(search_images.pool, search_images.k), search_images.pool_max,
                             2147483646);
-    most integer := coalesce(search_images.pool_max, least(10::bigint * wanted, 2147483646));
+    most integer := least(coalesce(search_images.pool_max, 10::bigint * wanted), 2147483646);
+    wide integer := (SELECT feature_dim FROM encoders WHERE name = encoder);
     size integer;
     whole boolean := true;
 BEGIN
@@ -1321,11 +1337,24 @@ BEGIN
         RAISE EXCEPTION 'metric is ''cosine'' or ''l2'', not %.', quote_literal(metric)
             USING ERRCODE = 'RD003';
     END IF;
+    IF k < 1 THEN
+        RAISE EXCEPTION 'k must be at least 1, not %.', k USING ERRCODE = 'RD003';
+    END IF;
+    IF feature IS NULL THEN
+        RAISE EXCEPTION 'The feature of the query is NULL.' USING ERRCODE = 'RD003',
+            HINT = 'A subquery gives NULL where it finds no row; '
+            'search_codes needs no feature.';
+    END IF;
+    IF vector_dims(feature) <> wide THEN
+        RAISE EXCEPTION 'The feature of the query has % dimensions, those of encoder % '
+            'have %.', vector_dims(feature), quote_literal(encoder), wide
+            USING ERRCODE = 'RD002';
+    END IF;
     IF pool < 1 THEN
         RAISE EXCEPTION 'pool must be at least 1, not %.', pool USING ERRCODE = 'RD003';
     END IF;
-    IF most < pool THEN
-        RAISE EXCEPTION 'pool_max (%) is smaller than pool (%).', most, pool
+    IF pool_max < pool THEN
+        RAISE EXCEPTION 'pool_max (%) is smaller than pool (%).', pool_max, pool
             USING ERRCODE = 'RD003';
     END IF;
     -- That row tells whether the last tie is whole.
@@ -1388,7 +1417,7 @@ $_$;
 
 CREATE FUNCTION public.search_layout_1(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -1632,7 +1661,7 @@ $$;
 
 CREATE FUNCTION public.search_layout_2(encoder integer, q1 bigint, q2 bigint, q3 bigint, q4 bigint, k integer, ties integer, radius integer, labels text[], metadata jsonb, max_candidates bigint, deadline timestamp with time zone, all_rows double precision, scan_price double precision, OUT keys bigint[], OUT guaranteed integer, OUT stop text, OUT shells integer, OUT probes bigint, OUT candidates bigint) RETURNS record
     LANGUAGE plpgsql STABLE
-    SET search_path TO 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -1881,7 +1910,7 @@ CREATE FUNCTION public.shell_price(probes double precision, met double precision
 
 CREATE FUNCTION public.shells_price(shells integer, widths smallint[], flips integer[], probes double precision[], met double precision[], floor_rows double precision[], row_price double precision) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 DECLARE
     total float8 := 0;
@@ -1912,7 +1941,7 @@ $$;
 
 CREATE FUNCTION public.small_scan_keys(encoder integer, code_bits integer, alone boolean, q1 bigint, q2 bigint, q3 bigint, q4 bigint, keep integer, worst bigint, labels text[], metadata jsonb) RETURNS bigint[]
     LANGUAGE plpgsql STABLE
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     SET plan_cache_mode TO 'force_generic_plan'
     SET enable_seqscan TO 'off'
     SET enable_indexscan TO 'off'
@@ -2184,13 +2213,13 @@ $$;
 
 CREATE FUNCTION public.tune_statements(encoder text, widths integer[] DEFAULT NULL::integer[], online boolean DEFAULT true, covering boolean DEFAULT NULL::boolean) RETURNS SETOF text
     LANGUAGE plpgsql
-    SET search_path TO '$user', 'public'
+    SET search_path TO 'public', 'pg_temp'
     AS $_$
 #variable_conflict use_variable
 DECLARE
     found encoders;
     row_count bigint;
-    chosen smallint[] := widths;
+    chosen smallint[];
     starts smallint[];
     layout_id integer;
     old integer;
@@ -2200,6 +2229,13 @@ BEGIN
         RAISE EXCEPTION 'There is no encoder %.', quote_literal(encoder) USING
             ERRCODE = 'RD001', HINT = 'SELECT name FROM encoders shows those there are.';
     END IF;
+    IF (SELECT sum(width) FROM unnest(widths) AS width) > found.bits
+       OR 1 > ANY (widths) OR 31 < ANY (widths)
+       OR cardinality(widths) = 0 OR array_position(widths, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'Chunks have 1 to 31 bits, and together no more than the % of the code.',
+            found.bits USING ERRCODE = 'RD003';
+    END IF;
+    chosen := widths;
     FOR old IN SELECT * FROM layout_leftovers() LOOP
         RETURN QUERY SELECT * FROM layout_drop_statements(old, online);
     END LOOP;
@@ -2212,11 +2248,6 @@ BEGIN
     IF chosen IS NULL THEN
         chosen := CASE WHEN covering THEN chunk_widths(found.bits, row_count)
                        ELSE compact_chunk_widths(found.bits, row_count) END;
-    END IF;
-    IF (SELECT sum(width) FROM unnest(chosen) AS width) > found.bits
-       OR 1 > ANY (chosen) OR 31 < ANY (chosen) THEN
-        RAISE EXCEPTION 'Chunks have 1 to 31 bits, and together no more than the % of the code.',
-            found.bits USING ERRCODE = 'RD003';
     END IF;
     SELECT array_agg(before ORDER BY j) INTO starts
     FROM (SELECT j, (sum(width) OVER (ORDER BY j) - width)::smallint AS before

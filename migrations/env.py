@@ -27,6 +27,20 @@ def include_object(item: Any, name: str | None, kind: str, reflected: bool, othe
     return not (kind == "index" and reflected and str(name).startswith("images_bucket_"))
 
 
+# Functions keep the path that they are made with. Not `"$user"`, another one for each caller,
+# but what it stands for; the session's temporary tables last, or they would be found first.
+SEARCH_PATH = """
+SELECT set_config('search_path', string_agg(quote_ident(name), ', ') || ', pg_temp', true)
+FROM unnest(current_schemas(false)) AS path (name)
+"""
+
+
+def migrate() -> None:
+    with context.begin_transaction():
+        context.execute(SEARCH_PATH)
+        context.run_migrations()
+
+
 def run(connection: Connection) -> None:
     context.configure(
         connection=connection,
@@ -35,8 +49,7 @@ def run(connection: Connection) -> None:
         include_name=include_name,
         include_object=include_object,
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    migrate()
 
 
 if context.is_offline_mode():
@@ -47,8 +60,7 @@ if context.is_offline_mode():
         literal_binds=True,
         dialect_opts={"paramstyle": "named"},
     )
-    with context.begin_transaction():
-        context.run_migrations()
+    migrate()
 elif (shared := config.attributes.get("connection")) is not None:
     run(shared)
 else:
