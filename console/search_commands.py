@@ -107,7 +107,7 @@ def search(
             say=note,
             k=10 if k is None and radius is None else k,
             radius=radius,
-            labels=label,
+            labels=label or None,
             metadata=containing,
             stage=stage.value,
             pool=pool,

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import (
+    arguments,
     duplicates,
     encoders,
     evaluation,
@@ -259,7 +260,18 @@ class Database(AbstractContextManager["Database"]):
             workers: that read and decode; as many as there are processors.
             processes: whether they are processes, not threads; by default on four processors
                 or more.
+
+        Raises:
+            UsageError: the encoder is a name, or there are no workers.
         """
+        if isinstance(encoder, str):
+            raise UsageError(
+                f"Images are indexed with an encoder, not its name: encoder.create({encoder!r}), "
+                "from `from retrieval_db import encoder`."
+            )
+        workers = arguments.whole("workers", workers)
+        if workers is not None and workers < 1:
+            raise UsageError(f"At least one worker reads images, not {workers}.")
         images = Sources.of(*sources)
         images.check()
         stored = self.add_encoder(encoder, root=root)
@@ -317,6 +329,7 @@ class Database(AbstractContextManager["Database"]):
             source: `memory` gives the same answer from codes that it reads once and then keeps
                 in this object, see `memory_source`. It knows no budget.
         """
+        arguments.one_of("source", source, get_args(SearchSource))
         if source == "memory":
             _refuse_budget(max_candidates, max_ms)
             held = self.memory_source(encoder)
@@ -369,6 +382,7 @@ class Database(AbstractContextManager["Database"]):
         Args:
             source: `memory` as in `search`.
         """
+        arguments.one_of("source", source, get_args(SearchSource))
         if source == "memory":
             _refuse_budget(max_candidates, None)
             if features is not None:
@@ -461,11 +475,12 @@ class Database(AbstractContextManager["Database"]):
             EncoderConflict, WrongWidth: the codes were made by another encoder.
         """
         stored = self.encoder(encoder)
-        if isinstance(queries, int):
-            queries = query_sets.drawn(self.connection, stored, queries, seed=seed)
-        elif isinstance(queries, CodeSet):
+        if isinstance(queries, CodeSet):
             stored.check_same(queries.bits, queries.fingerprint)
             queries = QuerySet.of(queries)
+        elif not isinstance(queries, QuerySet):
+            count = arguments.whole("the number of queries", queries)
+            queries = query_sets.drawn(self.connection, stored, count, seed=seed)
         ranking = query_sets.table_ties(self.connection, stored, queries, progress=progress)
         found = evaluation.evaluate(stored.name, ranking, k=k)
         found.left_out.update(queries.left_out)
@@ -475,7 +490,7 @@ class Database(AbstractContextManager["Database"]):
         """Whether the bits of an encoder carry anything; see `health.Health`."""
         return health.of_table(self.connection, self.encoder(encoder))
 
-    def query_by_id(self, image_id: int) -> Query:
+    def query_by_id(self, image_id: SupportsIndex) -> Query:
         """The code and feature of a stored image, by its id."""
         with translated(self.connection):
             return search.query_by_id(self.connection, image_id)

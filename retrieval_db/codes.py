@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -126,6 +128,25 @@ def words_of(packed: NDArray[np.uint8], bits: int) -> Words:
     return first, second, third, fourth
 
 
+def signed_words(words: Sequence[SupportsIndex]) -> Words:
+    """Four words, signed or unsigned, as PostgreSQL's bigint holds them.
+
+    Raises:
+        InvalidCode: not four whole numbers of 64 bits.
+    """
+    try:
+        first, second, third, fourth = map(index, words)
+    except (TypeError, ValueError) as error:
+        raise InvalidCode(f"A code is four words, whole numbers; got {words!r}.") from error
+    numbers = (first, second, third, fourth)
+    if any(not -(1 << 63) <= number < 1 << 64 for number in numbers):
+        raise InvalidCode("A word of a code has at most 64 bits.")
+    first, second, third, fourth = (
+        number - (1 << 64) if number >= 1 << 63 else number for number in numbers
+    )
+    return first, second, third, fourth
+
+
 def parse(text: str, bits: int) -> NDArray[np.uint8]:
     """Read one code from its text: hex digits, a bit string, or four decimal words.
 
@@ -142,11 +163,8 @@ def parse(text: str, bits: int) -> NDArray[np.uint8]:
     check_bits(bits)
     text = text.strip()
     if re.fullmatch(r"-?\d+(\s*,\s*-?\d+){3}", text):
-        numbers = [int(part) for part in text.split(",")]
-        if any(not -(1 << 63) <= number < 1 << 64 for number in numbers):
-            raise InvalidCode("A word of a code has at most 64 bits.")
-        signed = [number - (1 << 64) if number >= 1 << 63 else number for number in numbers]
-        packed: NDArray[np.uint8] = from_words(np.array([signed], dtype=np.int64), bits)[0]
+        words = signed_words([int(part) for part in text.split(",")])
+        packed: NDArray[np.uint8] = from_words(np.array([words], dtype=np.int64), bits)[0]
         return packed
     digits = re.sub(r"^(0[xX]|\\x)", "", text)
     if len(digits) == bits and re.fullmatch(r"[01]+", digits):
@@ -216,7 +234,16 @@ def as_packed(codes: ArrayLike | Sequence[str], bits: int) -> NDArray[np.uint8]:
     """
     if isinstance(codes, str):
         return parse(codes, bits)[None, :]
+    if isinstance(codes, bytes | bytearray | memoryview):
+        return check_packed(np.frombuffer(codes, dtype=np.uint8)[None, :], bits)
+    if isinstance(codes, tuple) and all(isinstance(word, int) for word in codes):
+        codes = signed_words(codes)
     array = np.asarray(codes)
+    if array.dtype.kind not in "iuU":
+        raise InvalidCode(
+            "A code is a text (hex digits or bits), four words, or packed bytes (uint8); "
+            f"got {type(codes).__name__}."
+        )
     if array.dtype.kind == "U":
         return np.stack([parse(str(text), bits) for text in array.ravel()])
     if array.ndim == 1:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 
 from . import errors
 
@@ -141,6 +142,11 @@ def migration_engine(url: str | None = None) -> Engine:
     return create_database_engine(resolve(url).url, poolclass=NullPool)
 
 
+def in_transaction(connection: Connection) -> bool:
+    """Whether the caller has a transaction open."""
+    return connection.info.transaction_status is not TransactionStatus.IDLE
+
+
 def insistent(write: Callable[[], Written]) -> Written:
     """Write; and write again where another client, with its locks in another order, went first."""
     while True:
@@ -168,6 +174,8 @@ def translate(error: psycopg.Error, connection: Connection | None = None) -> Exc
         return OURS[state](f"{message} {hint}" if hint else message)
     if state.startswith(GONE) or (connection is not None and connection.broken):
         return errors.ConnectionLost()
+    if connection is not None and connection.closed:
+        return errors.DatabaseError("The connection is closed: `connect` again.")
     match state:
         case "42P01":
             return errors.NotMigrated(f"{errors.NotMigrated.__doc__} ({message})")

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg.pq import TransactionStatus
 
-from .database import Connection, translated
+from . import arguments
+from .database import Connection, in_transaction, translated
 from .encoders import StoredEncoder
 from .errors import UsageError
 from .sql import queries
@@ -229,17 +229,21 @@ def _components(
 def _parameters(
     encoder: StoredEncoder, radius: int | None, since: Since, max_pairs: int
 ) -> dict[str, Any]:
-    time = since if isinstance(since, datetime) else None
-    if time is not None and time.tzinfo is None:
-        raise UsageError("A time needs its zone: 2025-01-31T12:00:00+00:00.")
-    within = default_radius(encoder) if radius is None else radius
+    time = after = None
+    if isinstance(since, datetime):
+        time = since
+        if time.tzinfo is None:
+            raise UsageError("A time needs its zone: 2025-01-31T12:00:00+00:00.")
+    else:
+        after = arguments.whole("since", since)
+    within = default_radius(encoder) if radius is None else arguments.whole("radius", radius)
     return {
         "encoder": encoder.name,
         # Beyond all bits nothing changes.
         "radius": max(-1, min(within, encoder.bits)),
         "since": time,
-        "since_id": max(-LAST_ID, min(since, LAST_ID)) if isinstance(since, int) else None,
-        "max_pairs": max_pairs,
+        "since_id": None if after is None else max(-LAST_ID, min(after, LAST_ID)),
+        "max_pairs": min(arguments.whole("max_pairs", max_pairs), LAST_ID),
     }
 
 
@@ -255,7 +259,7 @@ def _columns(connection: Connection, query: str, parameters: dict[str, Any]) -> 
 @contextmanager
 def _one_snapshot(connection: Connection) -> Iterator[None]:
     """Several statements see the same rows, unless the caller has a transaction already."""
-    idle = connection.info.transaction_status is TransactionStatus.IDLE
+    idle = not in_transaction(connection)
     with connection.transaction():
         if idle:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")

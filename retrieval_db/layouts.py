@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import psycopg
 
-from .database import Connection, translated
+from . import arguments
+from .database import Connection, in_transaction, translated
 from .encoders import StoredEncoder
-from .errors import DatabaseError
+from .errors import DatabaseError, PermissionDenied, UsageError
 from .sql import queries
 
 SQL = queries("layouts")
@@ -27,6 +28,10 @@ BULK = 100_000
 
 # One tune at a time in a database.
 LOCK = 7_216_305_922
+
+
+class _Busy(DatabaseError):
+    """Another `tune` is running on this database; wait for it."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,12 @@ def tune_statements(
     with translated(connection):
         rows = connection.execute(
             SQL["tune_statements"],
-            [encoder, None if widths is None else list(widths), online, covering],
+            [
+                encoder,
+                None if widths is None else [arguments.whole("a width", each) for each in widths],
+                online,
+                covering,
+            ],
         ).fetchall()
     return [str(row[0]) for row in rows]
 
@@ -108,8 +118,10 @@ def tune(
     Raises:
         DatabaseError: another `tune` is running.
         PermissionDenied: the role does not own the table.
-        UsageError: impossible widths.
+        UsageError: impossible widths, or within a transaction.
     """
+    if in_transaction(connection):
+        raise UsageError("`tune` builds indexes beside running writers, outside of transactions.")
     started = time.perf_counter()
     with translated(connection), _alone(connection):
         for statement in tune_statements(
@@ -193,11 +205,13 @@ def settle(connection: Connection, encoder: StoredEncoder) -> bool:
     wanted = connection.execute(SQL["wanted_chunks"], [encoder.bits, rows]).fetchone()
     if layout and not layout.shared and wanted and abs(len(layout.widths) - wanted[0]) < 2:
         return False
+    # What fails in a caller's transaction would end it.
+    whole = connection.transaction() if in_transaction(connection) else nullcontext()
     try:
-        with _alone(connection):
+        with _alone(connection), whole:
             for statement in tune_statements(connection, encoder.name, online=False):
                 connection.execute(statement)
-    except (psycopg.errors.InsufficientPrivilege, DatabaseError):
+    except (psycopg.errors.InsufficientPrivilege, PermissionDenied, _Busy):
         # Not the owner, or somebody else is at it: the answers are right all the same.
         return False
     return True
@@ -212,7 +226,7 @@ def _count(connection: Connection, encoder: StoredEncoder) -> int:
 def _alone(connection: Connection) -> Iterator[None]:
     row = connection.execute(SQL["lock"], [LOCK]).fetchone()
     if row is None or not row[0]:
-        raise DatabaseError("Another `tune` is running on this database; wait for it.")
+        raise _Busy
     try:
         yield
     finally:

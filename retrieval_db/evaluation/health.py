@@ -38,7 +38,7 @@ FAULTY = 0.1
 Verdict = Literal["healthy", "weak", "collapsed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Health:
     """The codes of N images, looked at as L bits.
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import arguments
 from ..errors import UsageError
 from . import metrics, ties
 from .ties import Ties
@@ -39,7 +40,7 @@ class Curve:
         return float(self.precision[place[0]]) if len(place) else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """The quality of a ranking, ties in expectation; means over the queries.
 
@@ -95,9 +96,11 @@ def evaluate(
         hamming: whether the levels of the ties are Hamming distances.
 
     Raises:
-        UsageError: no query, or an empty database.
-        ValueError: k < 1.
+        UsageError: no query, an empty database, or k < 1.
     """
+    k = arguments.whole("k", k)
+    if k is not None and k < 1:
+        raise UsageError("k must be at least 1; None is the whole ranking.")
     parts = [rankings] if isinstance(rankings, Ties) else rankings
     relevant, found, curves, total, none = [], [], [], 0, 0
     whole: list[Ties] = []

@@ -107,8 +107,10 @@ def drawn(connection: Connection, encoder: StoredEncoder, count: int, *, seed: i
     """Labelled rows of the table as queries, drawn with a seed, with features if they have any.
 
     Raises:
-        UsageError: no row has a label.
+        UsageError: no row has a label, or no query is wanted.
     """
+    if count < 1:
+        raise UsageError(f"At least one query is drawn, not {count}.")
     values = {"encoder": encoder.id, "count": count, "seed": seed}
     with translated(connection):
         rows = connection.execute(SQL["drawn"], values).fetchall()

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .. import encoders, layouts
-from ..database import Connection, translated
+from ..database import Connection, in_transaction, translated
 from ..encoders import StoredEncoder
 from ..errors import FormatError, MissingExtension, UsageError, WrongWidth
 from ..interchange import CodeSet, Held, Source
@@ -202,13 +202,17 @@ def _check_alike(first: CodeSet, batch: CodeSet) -> None:
 
 
 def finish(connection: Connection, encoder: StoredEncoder, rows: int) -> None:
-    """After `rows` rows were written: index, vacuum and analyze, where that is worth it."""
+    """After `rows` rows were written: index, vacuum and analyze, where that is worth it.
+
+    In a caller's transaction nothing can be vacuumed: that is left to autovacuum.
+    """
     rebuilt = bool(rows) and layouts.settle(connection, encoder)
     if rows >= VACUUM_FROM:
         with connection.transaction():
             connection.execute(SQL["lasting"])
             connection.execute(SQL["analyze"])
-        connection.execute(SQL["vacuum"])
+        if not in_transaction(connection):
+            connection.execute(SQL["vacuum"])
     if rebuilt:
         layouts.warm(connection, encoder)
 

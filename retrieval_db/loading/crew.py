@@ -10,11 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Protocol
 
 import numpy as np
-import psycopg
 from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 
-from ..database import Connection, open_connection
+from ..database import Connection, in_transaction, open_connection
 from ..errors import ConnectionFailed
 from ..interchange import CodeSet
 from ..sql import queries
@@ -46,7 +45,7 @@ def more_connections(connection: Connection, count: int) -> Iterator[list[Connec
     """
     with ExitStack() as stack:
         opened: list[Connection] = []
-        idle = connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        idle = not in_transaction(connection)
         if count > 0 and idle and _may_draw_ids(connection):
             with suppress(ConnectionFailed):
                 for _ in range(count):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
-from .. import codes
+from .. import arguments, codes
 from ..database import Connection, translated
 from ..encoders import StoredEncoder
 from ..errors import UsageError
 from ..sql import queries
-from .query import Query, check_bounds, check_comparable, vector_text
+from .query import Query, check_comparable, checked_bounds, vector_text
 from .single import MOST_CANDIDATES, Metric, bounded, choose_stage
 
 SQL = queries("search")
@@ -23,13 +23,16 @@ SQL = queries("search")
 # Queries of one statement: enough to hide its cost, few enough to answer a Ctrl-C.
 AT_ONCE = 256
 
+# Bytes of an array of the answers, beyond which it is not filled up to k columns.
+ROOM = 1 << 30
+
 # A key is distance << 54 | id.
 ID_BITS = 54
 
 NONE = -1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BatchResult:
     """The answers to Q queries; rows are in the order of the queries.
 
@@ -80,20 +83,22 @@ def search_batch(
         Arrays with K columns: `k`, or the longest answer's length if `k` is None.
 
     Raises:
-        UsageError: neither `k` nor `radius`, or impossible values.
+        UsageError: neither `k` nor `radius`, or impossible values; or k columns, most of them
+            empty, would take more than a gibibyte.
         InvalidCode, WrongWidth: not packed codes of the encoder's width, or features of
             another dimension.
         MissingExtension: features without pgvector.
     """
-    check_bounds(k, radius, "coarse" if features is None else "fine")
+    k, radius = checked_bounds(k, radius, "coarse" if features is None else "fine")
+    arguments.one_of("metric", metric, get_args(Metric))
     words = codes.to_words(packed, encoder.bits)
     given: dict[str, Any] = {
         "encoder": encoder.name,
-        "k": bounded(k),
-        "radius": bounded(radius),
-        "labels": list(labels) if labels else None,
-        "metadata": Jsonb(dict(metadata)) if metadata else None,
-        "max_candidates": bounded(max_candidates, MOST_CANDIDATES),
+        "k": bounded("k", k),
+        "radius": bounded("radius", radius),
+        "labels": arguments.texts("labels", labels),
+        "metadata": None if metadata is None else Jsonb(dict(metadata)),
+        "max_candidates": bounded("max_candidates", max_candidates, MOST_CANDIDATES),
     }
     parts: list[dict[str, Any]] = []
     for start in range(0, len(words), AT_ONCE):
@@ -110,8 +115,28 @@ def search_batch(
     texts = list(map(vector_text, features))
     for number, part in enumerate(parts):
         part["features"] = texts[number * AT_ONCE : (number + 1) * AT_ONCE]
-    given |= {"pool": bounded(pool), "pool_max": bounded(pool_max), "metric": metric}
+    given |= {
+        "pool": bounded("pool", pool),
+        "pool_max": bounded("pool_max", pool_max),
+        "metric": metric,
+    }
     return _fine(connection, [part | given for part in parts], k)
+
+
+def columns(k: int | None, queries: int, longest: int) -> int:
+    """Columns of the arrays of answers.
+
+    Raises:
+        UsageError: k of them would take more than a gibibyte, most of it empty.
+    """
+    if k is None:
+        return longest
+    if k > 2 * longest and 8 * k * queries > ROOM:
+        raise UsageError(
+            f"{queries} x {k} answers take {8 * k * queries / 2**30:,.0f} GiB, and the longest "
+            f"has {longest}: give a smaller k, or k=None with a radius."
+        )
+    return k
 
 
 def _coarse(connection: Connection, parts: list[dict[str, Any]], k: int | None) -> BatchResult:
@@ -119,7 +144,7 @@ def _coarse(connection: Connection, parts: list[dict[str, Any]], k: int | None) 
     with translated(connection):
         for part in parts:
             rows += connection.execute(SQL["batch"], part, binary=True).fetchall()
-    width = k if k is not None else max((len(row[0]) for row in rows), default=0)
+    width = columns(k, len(rows), max((len(row[0]) for row in rows), default=0))
     keys = np.full((len(rows), width), NONE, dtype=np.int64)
     for filled, (found, _, _) in zip(keys, rows, strict=True):
         filled[: len(found)] = found
@@ -137,7 +162,7 @@ def _fine(connection: Connection, parts: list[dict[str, Any]], k: int | None) ->
     with translated(connection):
         for part in parts:
             rows += connection.execute(SQL["fine_batch"], part, binary=True).fetchall()
-    width = k if k is not None else max((len(row[0] or ()) for row in rows), default=0)
+    width = columns(k, len(rows), max((len(row[0] or ()) for row in rows), default=0))
     result = BatchResult(
         ids=np.full((len(rows), width), NONE, dtype=np.int64),
         distances=np.full((len(rows), width), NONE, dtype=np.int32),

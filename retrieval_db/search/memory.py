@@ -20,17 +20,16 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
-from .. import codes
-from ..database import Connection, translated
+from .. import arguments, codes
+from ..database import Connection, in_transaction, translated
 from ..encoders import StoredEncoder
 from ..errors import DatabaseError, UnknownEncoder, UsageError, WrongWidth
 from ..sql import queries
 from . import flat, resident
-from .batch import NONE, BatchResult
-from .query import Query, check_bounds, check_comparable, vector_text
+from .batch import NONE, BatchResult, columns
+from .query import Query, check_comparable, checked_bounds, vector_text
 from .resident import ResidentCodes
 from .single import Hit, Metric, SearchResult, Stage, choose_stage
 
@@ -129,14 +128,16 @@ class MemorySource:
         """
         started = time.perf_counter()
         check_comparable(self.encoder, query)
+        arguments.one_of("metric", metric, get_args(Metric))
+        labels = arguments.texts("labels", labels)
         packed = self._packed(np.array([query.words], dtype=np.int64))
         with translated(self.connection):
             stage = choose_stage(self.connection, self.encoder, query, stage)
-            check_bounds(k, radius, stage)
+            k, radius = checked_bounds(k, radius, stage)
             if stage == "fine":
+                pool, pool_max = _checked_pool(pool, pool_max)
                 wanted = max(pool, k or 0)
                 most = 10 * wanted if pool_max is None else pool_max
-                _check_fine(pool, most, metric)
                 wanted = min(wanted, most)
 
                 def attempt() -> SearchResult:
@@ -161,7 +162,8 @@ class MemorySource:
         metadata: Mapping[str, Any] | None = None,
     ) -> BatchResult:
         """Find the images nearest to each of many codes; see `search.search_batch`."""
-        check_bounds(k, radius, "coarse")
+        k, radius = checked_bounds(k, radius, "coarse")
+        labels = arguments.texts("labels", labels)
         wanted = self._packed(codes.to_words(packed, self.encoder.bits))
 
         def attempt() -> list[tuple[NDArray[np.int32], NDArray[np.int64]]]:
@@ -173,7 +175,7 @@ class MemorySource:
 
         with translated(self.connection):
             answers = self._up_to_date(attempt)
-        width = k if k is not None else max((len(ids) for _, ids in answers), default=0)
+        width = columns(k, len(answers), max((len(ids) for _, ids in answers), default=0))
         result = BatchResult(
             ids=np.full((len(answers), width), NONE, dtype=np.int64),
             distances=np.full((len(answers), width), NONE, dtype=np.int32),
@@ -206,7 +208,7 @@ class MemorySource:
     @contextmanager
     def _one_snapshot(self) -> Iterator[None]:
         """A transaction of our own, unless the caller has one."""
-        if self.connection.info.transaction_status != TransactionStatus.IDLE:
+        if in_transaction(self.connection):
             yield
             return
         with self.connection.transaction():
@@ -283,8 +285,8 @@ class MemorySource:
         metadata: Mapping[str, Any] | None,
     ) -> Sequence[NDArray[np.int64]]:
         """The keys of the nearest codes that pass the filters."""
-        rows = self._codes.bearing(labels) if labels else None
-        if metadata:
+        rows = None if labels is None else self._codes.bearing(labels)
+        if metadata is not None:
             given = self._given() | {"metadata": Jsonb(dict(metadata))}
             row = self.connection.execute(SQL["passing"], given, binary=True).fetchone()
             assert row is not None
@@ -355,10 +357,11 @@ def _with_whole_tie(keys: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 # The same words as in SQL.
 
 
-def _check_fine(pool: int, pool_max: int, metric: str) -> None:
-    if metric not in get_args(Metric):
-        raise UsageError(f"metric is 'cosine' or 'l2', not {metric!r}.")
+def _checked_pool(pool: int, pool_max: int | None) -> tuple[int, int | None]:
+    pool = arguments.whole("pool", pool)
+    pool_max = arguments.whole("pool_max", pool_max)
     if pool < 1:
         raise UsageError(f"pool must be at least 1, not {pool}.")
-    if pool_max < pool:
+    if pool_max is not None and pool_max < pool:
         raise UsageError(f"pool_max ({pool_max}) is smaller than pool ({pool}).")
+    return pool, pool_max

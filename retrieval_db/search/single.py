@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex, get_args
 
 from psycopg.types.json import Jsonb
 
+from .. import arguments
 from ..database import Connection, translated
 from ..encoders import StoredEncoder, takes_features
 from ..errors import MissingExtension, UsageError
 from ..sql import queries
-from .query import Query, check_bounds, check_comparable, vector_text
+from .query import Query, check_comparable, checked_bounds, vector_text
 
 SQL = queries("search")
 
@@ -21,7 +22,8 @@ Stage = Literal["auto", "coarse", "fine"]
 Metric = Literal["cosine", "l2"]
 SearchSource = Literal["database", "memory"]
 
-MOST = 2**31 - 1
+# One less than the largest integer: the fine stage asks for one row more than its pool.
+MOST = 2**31 - 2
 MOST_CANDIDATES = 2**63 - 1
 
 
@@ -108,7 +110,7 @@ def search(
         query: the code, and its feature for the fine stage.
         k: how many at most; None for all within `radius`, or the whole pool of the fine stage.
         radius: largest Hamming distance, in bits.
-        labels: only images with one of these labels.
+        labels: only images with one of these labels; with none of them, no image.
         metadata: only images whose metadata contain this (`jsonb @>`).
         stage: `coarse` ranks by Hamming distance, `fine` ranks the `pool` nearest codes by
             feature distance, those of images without a feature last; `auto` is fine where the
@@ -125,16 +127,17 @@ def search(
         MissingExtension: the fine stage without pgvector.
     """
     check_comparable(encoder, query)
+    arguments.one_of("metric", metric, get_args(Metric))
     stage = choose_stage(connection, encoder, query, stage)
-    check_bounds(k, radius, stage)
+    k, radius = checked_bounds(k, radius, stage)
     parameters: dict[str, Any] = {
         "encoder": encoder.name,
         **{f"q{number}": word for number, word in enumerate(query.words, start=1)},
-        "k": bounded(k),
-        "radius": bounded(radius),
-        "labels": list(labels) if labels else None,
-        "metadata": Jsonb(dict(metadata)) if metadata else None,
-        "max_candidates": bounded(max_candidates, MOST_CANDIDATES),
+        "k": bounded("k", k),
+        "radius": bounded("radius", radius),
+        "labels": arguments.texts("labels", labels),
+        "metadata": None if metadata is None else Jsonb(dict(metadata)),
+        "max_candidates": bounded("max_candidates", max_candidates, MOST_CANDIDATES),
         # PostgreSQL's intervals have an end.
         "max_ms": None if max_ms is None else min(max_ms, MOST),
     }
@@ -142,17 +145,22 @@ def search(
         assert query.feature is not None
         parameters |= {
             "feature": vector_text(query.feature),
-            "pool": bounded(pool),
-            "pool_max": bounded(pool_max),
+            "pool": bounded("pool", pool),
+            "pool_max": bounded("pool_max", pool_max),
             "metric": metric,
         }
         return _fine(connection, encoder, parameters)
     return _coarse(connection, encoder, parameters)
 
 
-def bounded(number: int | None, most: int = MOST) -> int | None:
-    """A number of images or bits as the SQL functions take it: beyond, nothing changes."""
-    return None if number is None else max(-most, min(number, most))
+def bounded(name: str, number: SupportsIndex | None, most: int = MOST) -> int | None:
+    """A number of images or bits as the SQL functions take it: beyond, nothing changes.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    value = arguments.whole(name, number)
+    return None if value is None else max(-most, min(value, most))
 
 
 def choose_stage(
@@ -162,8 +170,9 @@ def choose_stage(
 
     Raises:
         MissingExtension: `fine` without pgvector.
-        UsageError: `fine` without features.
+        UsageError: `fine` without features, or no such stage.
     """
+    arguments.one_of("stage", stage, get_args(Stage))
     if stage == "coarse" or (stage == "auto" and query.feature is None):
         return "coarse"
     there = filled = takes_features(connection)
