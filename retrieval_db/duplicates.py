@@ -235,7 +235,7 @@ def _parameters(
         if time.tzinfo is None:
             raise UsageError("A time needs its zone: 2025-01-31T12:00:00+00:00.")
     else:
-        after = arguments.whole("since", since)
+        after = arguments.whole("since, an id or a time,", since)
     within = default_radius(encoder) if radius is None else arguments.whole("radius", radius)
     return {
         "encoder": encoder.name,

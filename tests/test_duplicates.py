@@ -259,6 +259,32 @@ class TestLimits:
                     db.connection.execute(f"SELECT {call}".encode())
                 assert caught.value.sqlstate == "RD001"
 
+    def test_the_largest_numbers(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            items = example.filled(db.connection, "uniform", 30, 16)
+            pairs = brute_force(items, 16)
+            for call in (
+                "near_duplicates('example', 2147483647)",
+                "near_duplicates('example', 16, max_pairs => 9223372036854775807)",
+                "near_duplicates('example', 16, max_pairs => NULL)",
+                "near_duplicate_codes('example', 16, max_pairs => 9223372036854775807)",
+            ):
+                rows = db.connection.execute(f"SELECT * FROM {call}".encode()).fetchall()
+                assert len(rows) == len(pairs)
+            assert len(db.near_duplicates(radius=10**12, max_pairs=2**63)) == len(pairs)
+            radius: Any = np.int64(16)
+            assert db.duplicate_groups(radius=radius, max_pairs=2**70)
+
+    def test_since_is_an_id_or_a_time(self, database_url: str) -> None:
+        with retrieval_db.connect(database_url) as db:
+            example.filled(db.connection, "uniform", 30, 16)
+            later: Any = np.int64(10**9)
+            assert db.near_duplicates(radius=16, since=later) == []
+            for wrong in ("2030-01-01", 1.5, True):
+                since: Any = wrong
+                with pytest.raises(UsageError, match="since, an id or a time, is a whole number"):
+                    db.near_duplicates(radius=16, since=since)
+
 
 class TestGroups:
     @pytest.mark.parametrize("kind", KINDS)

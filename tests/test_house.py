@@ -21,7 +21,7 @@ TORCH = {"torch", "torchcodec", "torchvision", "safetensors", "sklearn"}
 # The rooms of the core, from the ground up: each imports only from the floors below its own.
 FLOORS = (
     {"errors", "jsonb", "sql", "texts"},
-    {"codes", "photos", "server"},
+    {"arguments", "codes", "photos", "server"},
     {"database", "interchange", "schema"},
     {"encoders", "migration"},
     {"duplicates", "info", "layouts", "legacy", "search"},
