@@ -41,7 +41,7 @@ from .info import Info, describe
 from .interchange import CodeSet, Source, open_source
 from .layouts import TuneReport
 from .loading import LoadReport, Survey
-from .photos import Item, Labels, Shard, Sources
+from .photos import Item, Labels, Shard, Sources, label_reader
 from .pipeline import IndexReport, encoding, indexing
 from .search import (
     BatchResult,
@@ -239,7 +239,7 @@ class Database(AbstractContextManager["Database"]):
         *sources: Path | str | Sources,
         encoder: Encoder,
         root: Path | None = None,
-        labels: Labels | None = None,
+        labels: Labels | str | None = None,
         prune: bool = False,
         features: bool | None = None,
         shard: Shard | None = None,
@@ -255,6 +255,7 @@ class Database(AbstractContextManager["Database"]):
             encoder: fitted; it is stored with the codes, so that others can search by photo.
             root: folder that paths are stored relative to; absolute paths without it. If the
                 photos were moved, with it, the folder where it is now.
+            labels: says the label of a file; or `folder`, or a CSV of path,label.
             features: store features; by default where pgvector is there.
             shard: take only this part of the images.
             workers: that read and decode; as many as there are processors.
@@ -272,6 +273,8 @@ class Database(AbstractContextManager["Database"]):
         workers = arguments.whole("workers", workers)
         if workers is not None and workers < 1:
             raise UsageError(f"At least one worker reads images, not {workers}.")
+        if isinstance(labels, str):
+            labels = label_reader(labels)
         images = Sources.of(*sources)
         images.check()
         stored = self.add_encoder(encoder, root=root)

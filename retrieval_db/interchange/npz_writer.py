@@ -26,9 +26,9 @@ WIDEST = 1_000
 AT_ONCE = 20_000
 
 
-def write_npz(path: Path, items: CodeSet) -> None:
+def write_npz(path: Path | str, items: CodeSet) -> None:
     """Write a `.npz` of codes; the file is there whole or not at all."""
-    with npz_writer(path) as writer:
+    with npz_writer(Path(path)) as writer:
         for batch in items.batches(AT_ONCE):
             writer.write(batch)
 

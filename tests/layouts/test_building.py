@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 import retrieval_db
@@ -107,9 +109,18 @@ def _buckets(connection: Connection) -> set[str]:
 def test_impossible_widths_are_refused(database_url: str) -> None:
     with retrieval_db.connect(database_url) as db:
         example.filled(db.connection, "uniform", 10, 64)
-        for widths in ([32, 32], [0, 5], [31, 31, 31]):
+        widths: Any
+        for widths in ([32, 32], [0, 5], [31, 31, 31], [], [40_000], [2**30, 2**30]):
             with pytest.raises(UsageError, match="1 to 31 bits"):
                 db.tune(widths=widths)
+        for widths in ([None, 5], [5.5]):
+            with pytest.raises(UsageError):
+                db.tune(widths=widths)
+        with pytest.raises(psycopg.Error) as caught:
+            db.connection.execute("SELECT tune_statements('example', '{5,NULL}')")
+        assert caught.value.sqlstate == "RD003"
+        widths = np.array([8, 8])
+        assert db.tune(widths=widths).layout.widths == (8, 8)
 
 
 @pytest.mark.parametrize("rows", [1, 1000, 10**5, 10**7, 10**9])

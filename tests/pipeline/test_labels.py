@@ -18,7 +18,7 @@ class TestLabels:
     """From folders or from a list; an index run brings them up to date."""
 
     def test_folders(self, database_url: str, folder: Path) -> None:
-        index(database_url, folder, labels=label_reader("folder"))
+        index(database_url, folder, labels="folder")
         assert [label for _, label in rows(database_url)] == [
             "photos", "photos", "hats", "shoes", "shoes",
         ]  # fmt: skip
