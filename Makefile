@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/retrieval-db demo
 
 test: lint servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,14 @@ from tests import postgres
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Files of few tests that take long: last, they would keep one worker busy and the other waiting.
+LONG = ("test_readme.py", "test_wheel.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory

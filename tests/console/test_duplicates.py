@@ -90,7 +90,7 @@ class TestCommand:
             assert left[number - shown] in text
             assert ("linked" in text) == (kind == "group")
 
-    def test_since(self, indexed: str, folder: Path) -> None:
+    def test_since(self, indexed: str) -> None:
         outcome = command.succeed("duplicates", "-d", indexed, "--since", 10**6)
         assert outcome.out == ""
         assert "No near-duplicates of phash64" in outcome.err

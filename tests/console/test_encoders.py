@@ -10,16 +10,14 @@ import pytest
 
 import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
-from tests import command, example, postgres
+from tests import command, example
 from tests.command import answers
 
 
 class TestEncoders:
     """Stored encoders are listed, moved between databases, refitted and removed."""
 
-    def test_life_of_one(
-        self, url: str, folder: Path, tmp_path: Path, cluster: postgres.Cluster
-    ) -> None:
+    def test_life_of_one(self, url: str, folder: Path, tmp_path: Path) -> None:
         listed = json.loads(command.succeed("encoders", "list", "--json").out)
         assert [(one["name"], one["bits"], one["images"]) for one in listed] == [("phash64", 64, 8)]
         assert "phash64" in command.succeed("encoders", "list").out

@@ -100,7 +100,7 @@ class TestExitCodes:
             ("postgresql+psycopg://u:secret@127.0.0.1:1/photos", "photos on 127.0.0.1:1"),
         ],
     )
-    def test_wrong_urls(self, url: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_wrong_urls(self, url: str, message: str) -> None:
         for arguments in (["info"], ["migrate"], ["db", "status"], ["search", "--id", "1"]):
             outcome = command.run(*arguments, "-d", url)
             assert (outcome.code, outcome.out) == (1, "")

@@ -18,7 +18,7 @@ class TestQueries:
     """Everything that can be looked for, and how it is said."""
 
     def test_photos_ids_paths_and_codes(
-        self, url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         photo = folder / NAMES[2]
         by_photo = answers(photo)[0]

@@ -82,7 +82,7 @@ def test_each_image_is_read_once(images: Counted, network: NetworkEncoder, tmp_p
 
 
 def test_what_the_encoder_decodes_with(
-    images: Counted, network: NetworkEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Counted, network: NetworkEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("torchcodec", reason="the extra `torchcodec` is not installed")
     from retrieval_db.encoder.devices.decoding import JpegDecoder

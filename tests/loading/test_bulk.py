@@ -21,7 +21,7 @@ from retrieval_db.errors import (
 )
 from retrieval_db.interchange import open_source
 from retrieval_db.loading import bulk, writer
-from tests import example, postgres
+from tests import example
 from tests.loading.tables import features_of, rows_of
 
 
@@ -232,7 +232,7 @@ class TestRefused:
             found = db.search(items.codes[3], k=1)
             assert (found.stage, found.hits[0].path) == ("coarse", items.paths[3])
 
-    def test_a_role_that_may_only_read(self, cluster: postgres.Cluster, database_url: str) -> None:
+    def test_a_session_that_may_only_read(self, database_url: str) -> None:
         with retrieval_db.connect(database_url) as db:
             db.connection.execute("SET default_transaction_read_only = on")
             with pytest.raises(RetrievalError, match="refused"):

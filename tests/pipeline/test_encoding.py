@@ -256,7 +256,7 @@ class TestReading:
         )
         assert (done.stdout, done.stderr) == (f"{COUNT}\n", "")
 
-    def test_workers_end_with_a_killed_parent(self, folder: Path, tmp_path: Path) -> None:
+    def test_workers_end_with_a_killed_parent(self, tmp_path: Path) -> None:
         script = tmp_path / "script.py"
         script.write_text(
             "import sys, time\n"

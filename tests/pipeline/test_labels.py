@@ -23,7 +23,7 @@ class TestLabels:
             "photos", "photos", "hats", "shoes", "shoes",
         ]  # fmt: skip
 
-    def test_a_list(self, database_url: str, folder: Path, tmp_path: Path) -> None:
+    def test_a_list(self, database_url: str, folder: Path) -> None:
         file = folder / "labels.csv"
         file.write_text(f'\ufeffPath, Label\na.jpg,first\n\n"{folder}/b.png","a, b"\n')
         index(database_url, folder, labels=label_reader(str(file)))

@@ -9,7 +9,7 @@ import pytest
 
 from retrieval_db import layouts
 from retrieval_db.client import Database
-from tests import example, postgres
+from tests import example
 from tests.search.sources import assert_same
 
 
@@ -78,9 +78,7 @@ class TestLog:
             assert len(assert_same(db, items.codes[0], k=60).hits) == 50 - number
         assert db.memory_source().full_reads == 1
 
-    def test_a_writer_without_rights_on_the_log(
-        self, db: Database, cluster: postgres.Cluster, database_url: str
-    ) -> None:
+    def test_a_writer_without_rights_on_the_log(self, db: Database, database_url: str) -> None:
         items = example.filled(db.connection, "uniform", 50, 64)
         row = db.connection.execute("SELECT current_database()").fetchone()
         assert row is not None

@@ -167,7 +167,6 @@ class TestFreshness:
         assert len(found.hits) == len(held) == 398
         with db.connection.transaction(), pytest.raises(DatabaseError, match="change faster"):
             db.search(items.codes[0], k=500, source="memory")
-        monkeypatch.undo()
 
     def test_an_encoder_that_is_removed(
         self, db: Database, items: retrieval_db.CodeSet, database_url: str

@@ -79,7 +79,7 @@ def test_the_images_it_learnt_from_are_known_afterwards(
         assert np.array_equal(made.training_sha256, expected)
 
 
-def test_a_compact_file_is_half_as_large(trained: training.Trained, tmp_path: Path) -> None:
+def test_a_compact_file_is_half_as_large(tmp_path: Path) -> None:
     whole = train_network(coloured(24), replace(FEW, epochs=1, bits=(8,)))
     encoder.save_all(whole.encoders, tmp_path / "whole.safetensors")
     halves = training.compact(whole.encoders)
@@ -170,7 +170,7 @@ def test_the_first_layer_whitens() -> None:
     np.testing.assert_allclose(np.cov(rows.numpy().T), np.eye(12), atol=0.1)
 
 
-def test_what_cannot_be_trained(backbone: NetworkEncoder) -> None:
+def test_what_cannot_be_trained() -> None:
     data = coloured(12)
     one = replace(data, labels=np.zeros(12, np.int64))
     with pytest.raises(NotEnoughImages, match=r"two classes \(all are 'blue'\)"):
