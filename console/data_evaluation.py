@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +14,13 @@ from numpy.typing import NDArray
 from retrieval_db import codes, evaluation
 from retrieval_db.client import connect
 from retrieval_db.encoders import Encoder
-from retrieval_db.errors import EncoderError, NotEnoughImages, UnknownEncoder, UsageError
+from retrieval_db.errors import (
+    EncoderError,
+    ImageError,
+    NotEnoughImages,
+    UnknownEncoder,
+    UsageError,
+)
 from retrieval_db.evaluation import Evaluation, Ties, health, query_sets, ties
 
 from . import choosing, opening
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from retrieval_db.encoder.outputs import Responses
 
 BASELINE = "itq"
+LISTED = 5  # classes that a message names
 
 
 def candidates(name: str, settings: Settings, database: str | None, *, say: Say) -> list[Encoder]:
@@ -71,6 +79,7 @@ class Trial:
 
     Attributes:
         data, split: the images and their roles.
+        seed: that the split was drawn with.
         k: of mAP@k; None for the whole ranking.
         baselines: whether cosine and ITQ of the same features are shown, too.
         look: whether the codes' health is looked at.
@@ -79,6 +88,7 @@ class Trial:
 
     data: Dataset
     split: Split
+    seed: int
     k: int | None
     baselines: bool
     look: bool
@@ -92,12 +102,15 @@ class Trial:
         """Evaluate encoders.
 
         Raises:
-            UsageError: an encoder was trained on every query.
+            UsageError: an encoder was trained on every query, or on classes that the protocol
+                hides.
             NotEnoughImages: too few training images to fit one.
         """
         from retrieval_db.encoder.outputs import network_key
 
         split = self.split
+        for encoder in encoders:
+            self._check_hidden(encoder)
         # What is evaluated itself is no baseline of the others.
         self._own |= {
             (network_key(one), one.bits)
@@ -120,6 +133,67 @@ class Trial:
                 "denominator": split.denominator,
             },
         )
+
+    def _check_hidden(self, encoder: Encoder) -> None:
+        """Refuse an encoder that has learnt what the protocol says nobody has seen.
+
+        Raises:
+            UsageError: it was trained on images or on classes that are hidden.
+        """
+        if self.split.protocol != "unseen":
+            return
+        trained = self._trained_classes(encoder) & set(self._hidden)
+        if trained:
+            shown = [name for name in self._hidden if name in trained]
+            names = ", ".join(shown[:LISTED]) + (", …" if len(shown) > LISTED else "")
+            raise UsageError(
+                f"{encoder.name} was trained on {names}, which protocol unseen hides with --seed "
+                f"{self.seed}: give the --seed of its training, or train it with --protocol unseen."
+            )
+
+    def _trained_classes(self, encoder: Encoder) -> set[str]:
+        """The hidden classes of which it knows images; and those that it names.
+
+        A class whose name is a number is another one in each list.
+        """
+        head = getattr(encoder, "head", None)
+        named = {name for name in getattr(head, "classes", ()) if not name.isdecimal()}
+        training = training_of(encoder.artifact)
+        if training is None:
+            return named
+        contents = self._hidden_contents
+        known = query_sets.trained_on(list(contents), training)
+        if not known.any():
+            return named
+        # A photo that a class which is trained has, too, gives no hidden one away.
+        alike = {sha256 for _, sha256 in self._contents(self.split.train)}
+        found = (
+            name
+            for (sha256, name), was in zip(contents.items(), known.tolist(), strict=True)
+            if was and sha256 not in alike
+        )
+        return named | set(found)
+
+    @cached_property
+    def _hidden(self) -> tuple[str, ...]:
+        """The classes that are searched and asked for, but not trained."""
+        labels, split = self.data.labels, self.split
+        asked = np.setdiff1d(labels[split.database], labels[split.train])
+        return tuple(self.data.classes[number] for number in asked.tolist())
+
+    @cached_property
+    def _hidden_contents(self) -> dict[bytes, str]:
+        """The SHA-256 of each image of the hidden classes, and its class."""
+        if not self._hidden:
+            return {}
+        rows = np.concatenate([self.split.database, self.split.query])
+        return {sha256: self.data.label_name(row) for row, sha256 in self._contents(rows)}
+
+    def _contents(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        """The SHA-256 of those of these images that can be read; none is decoded."""
+        for row in rows.tolist():
+            with contextlib.suppress(ImageError):
+                yield row, self.data.images.read(row).sha256
 
     def _scored(self, candidate: Encoder) -> Scored:
         encoder, shown = self._shown(candidate)

@@ -237,6 +237,7 @@ def _in_memory(
     trial = data_evaluation.Trial(
         data,
         split,
+        seed,
         k=split.k if k is None else _whole(k),
         baselines=protocol == "unseen" if baselines is None else baselines,
         look=look,

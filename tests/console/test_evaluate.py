@@ -160,7 +160,7 @@ def test_encoders_of_one_network_in_any_order(tmp_path: Path, weights: Path) -> 
     place, file = folder(tmp_path / "photos"), tmp_path / "trained.safetensors"
     network = ("--weights", weights, "--input-size", 32)
     training = ("--method", "latent_ce", "--bits", 8, "--frozen", "--epochs", 1)
-    succeed("train", "--data", place, *training, *network, "-o", file)
+    succeed("train", "--data", place, *training, *network, "--protocol", "unseen", "-o", file)
     options = ("--data", place, *network, "--protocol", "unseen", "--no-baselines", "--json")
     scores = [
         {one["bits"]: one["mean_average_precision"] for one in json.loads(done.out)["encoders"]}
@@ -190,6 +190,45 @@ def test_methods_are_fitted_on_the_training_images(tmp_path: Path, weights: Path
     held = json.loads(succeed("evaluate", "lsh16", *options, "--validation", "--json").out)
     assert held["note"].startswith("held out")
     assert held["queries"] + held["train"] == 24
+
+
+@pytest.mark.parametrize("method", ["itq_cca", "itq"])
+def test_encoders_that_know_the_unseen_classes(method: str, tmp_path: Path, weights: Path) -> None:
+    """By the images that they learnt from, also without labels; or by the names of classes."""
+    place, network = folder(tmp_path / "photos"), ("--weights", weights, "--input-size", 32)
+    made = {}
+    for title, options in (
+        ("own", ("--protocol", "unseen", "--seed", 1)),
+        ("other", ("--protocol", "unseen", "--seed", 0)),
+        ("all", ()),
+    ):
+        made[title] = tmp_path / f"{title}.safetensors"
+        training = ("--data", place, "--method", method, "--bits", 4, *network, *options)
+        succeed("train", *training, "-o", made[title])
+    asking = ("--data", place, "--weights", weights, "--protocol", "unseen", "--json")
+    succeed("evaluate", made["own"], *asking, "--seed", 1)
+    for title, names in (("other", "cat"), ("all", "bus, cat")):
+        done = run("evaluate", made[title], *asking, "--seed", 1)
+        assert done.code == 2, done
+        assert f"was trained on {names}, which protocol unseen hides with --seed 1" in done.err
+        assert "Encoding" not in done.err
+
+
+def test_names_of_unseen_classes(tmp_path: Path, weights: Path) -> None:
+    """Other photos of the same classes: nothing is hidden from who has learnt those."""
+    place, network = folder(tmp_path / "photos"), ("--weights", weights, "--input-size", 32)
+    others = photos(tmp_path / "others", [f"{name}/{n}.png" for name in CLASSES for n in range(3)])
+    file = tmp_path / "trained.safetensors"
+    training = ("--method", "itq_cca", "--bits", 4, *network, "-o", file)
+    succeed("train", "--data", others, *training)
+    asking = ("--data", place, "--weights", weights, "--protocol", "unseen", "--seed", 1)
+    done = run("evaluate", file, *asking)
+    assert (done.code, "was trained on bus, cat, which" in done.err) == (2, True), done
+    # A photo that lies in a trained class, too, says nothing.
+    shutil.copy(place / "train" / "dog" / "0.png", place / "train" / "cat" / "copy.png")
+    own = (*training, "--protocol", "unseen", "--seed", 1)
+    succeed("train", "--data", place, *own)
+    succeed("evaluate", file, *asking)
 
 
 def test_an_encoder_of_labels_beside_the_label_that_it_predicts(
