@@ -24,7 +24,7 @@ from retrieval_db.encoders import Encoder
 from retrieval_db.errors import EncoderUnavailable, FormatError, UsageError
 
 from . import checkpoint, phash
-from .files import write_atomically
+from .files import write_result
 from .hashing.methods import METHODS, parse_spec
 from .names import BACKBONES, DEFAULT_BACKBONE, DEFAULT_METHOD, SHIPPED
 from .networks.preprocess import Preprocess
@@ -275,7 +275,7 @@ def save(encoder: Encoder, path: Path | str) -> None:
 
     Raises:
         EncoderUnavailable: it is not fitted.
-        UsageError: the file cannot be written.
+        FormatError: the file cannot be written.
     """
     save_all([encoder], path)
 
@@ -292,11 +292,7 @@ def save_all(encoders: Sequence[Encoder], path: Path | str) -> None:
                 )
             data = checkpoint.pack(encoder.name, encoder.config, {})
         contents.append(checkpoint.unpack(data))
-    data = checkpoint.pack_all(contents)
-    try:
-        write_atomically(Path(path), lambda file: file.write(data))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}.") from error
+    write_result(Path(path), checkpoint.pack_all(contents))
 
 
 def train_small(

@@ -10,6 +10,8 @@ from typing import IO
 
 import platformdirs
 
+from retrieval_db.errors import FormatError
+
 
 def home_folder(folder: Path | None = None) -> Path:
     """Where downloads and copies are kept: `folder`, $RETRIEVAL_DB_HOME or the user's cache."""
@@ -17,6 +19,18 @@ def home_folder(folder: Path | None = None) -> Path:
         return folder
     home = os.environ.get("RETRIEVAL_DB_HOME")
     return Path(home).expanduser() if home else Path(platformdirs.user_cache_dir("retrieval-db"))
+
+
+def write_result(path: Path, content: bytes) -> None:
+    """Write what a user asked for, whole or not at all.
+
+    Raises:
+        FormatError: it cannot be written, as on a full disk.
+    """
+    try:
+        write_atomically(path, lambda file: file.write(content))
+    except OSError as error:
+        raise FormatError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

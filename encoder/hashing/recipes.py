@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -62,9 +63,12 @@ class Recipe:
         for bits in self.bits:
             parse_spec(method.name, bits)
             method.settings(bits, self.options)
-        for name in ("epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name.replace('_', ' ')} must be more than 0.")
+        if self.epochs < 1:
+            raise UsageError("epochs must be more than 0.")
+        if not 0 < self.learning_rate < math.inf:
+            raise UsageError(
+                f"learning rate must be a number more than 0, not {self.learning_rate:g}."
+            )
         if self.batch_size < 2:
             raise UsageError("A batch has at least 2 images: they are normalised together.")
         if self.precision not in PRECISIONS:

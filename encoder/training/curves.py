@@ -10,18 +10,22 @@ from pathlib import Path
 
 from retrieval_db.errors import MissingExtra
 
-from ..files import write_atomically
+from ..files import write_result
 from .loop import Epoch
 
 
 def write_csv(curve: Sequence[Epoch], path: Path) -> None:
-    """A line for each epoch, with a header; whole or not at all."""
+    """A line for each epoch, with a header; whole or not at all.
+
+    Raises:
+        FormatError: it cannot be written.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
     writer.writeheader()
     for epoch in curve:
         writer.writerow(asdict(epoch))
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_result(path, text.getvalue().encode())
 
 
 def plot(curve: Sequence[Epoch], path: Path, title: str) -> None:
@@ -29,6 +33,7 @@ def plot(curve: Sequence[Epoch], path: Path, title: str) -> None:
 
     Raises:
         MissingExtra: matplotlib is not installed.
+        FormatError: it cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -51,4 +56,6 @@ def plot(curve: Sequence[Epoch], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     kind = path.suffix.removeprefix(".") or "png"
-    write_atomically(path, lambda file: figure.savefig(file, format=kind, dpi=120))
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=120)
+    write_result(path, content.getvalue())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from retrieval_db.errors import EncoderError, FormatError, UsageError
 
 from ..devices.inference import resolve_device
-from ..files import write_atomically
+from ..files import write_result
 from ..hashing.heads import LinearHead
 from ..hashing.recipes import Recipe
 from .objectives import Objective, linear, objective
@@ -26,6 +26,7 @@ from .sources import Source
 STATE = 1  # version of a state file
 WARM_UP = 0.2
 SETTLE_ON = 5000  # images
+DIVERGED = "The loss became infinite: try a lower --lr, or float32 instead of bfloat16."
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,8 @@ def train(
 
     Raises:
         UsageError: `state` exists and `resume` is False, or it belongs to another training.
-        FormatError: `state` is damaged.
-        EncoderError: the loss became infinite.
+        FormatError: `state` is damaged, or cannot be written.
+        EncoderError: the loss or a weight became infinite.
     """
     where = resolve_device(device)
     with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
@@ -192,6 +193,7 @@ def train(
                 _save(run, state, curve, told)
             report(curve[-1])
         run.settle()
+        run.check_finite()
     model.eval()
     return Found(
         heads={bits: model.head(bits) for bits in recipe.bits},
@@ -252,9 +254,9 @@ class _Run:
             self.progress(len(rows))
         loss_sum, hit_sum = total.tolist()
         if not np.isfinite(loss_sum):
-            raise EncoderError(
-                "The loss became infinite: try a lower --lr, or float32 instead of bfloat16."
-            )
+            raise EncoderError(DIVERGED)
+        # The last step is in no loss.
+        self.check_finite()
         return Epoch(
             epoch=number + 1,
             seconds=round(time.perf_counter() - started, 3),
@@ -263,6 +265,17 @@ class _Run:
             accuracy=hit_sum / seen,
             validation=None if held_out is None else self._accuracy(*held_out),
         )
+
+    def check_finite(self) -> None:
+        """Refuse weights and moments that are no numbers any more.
+
+        Raises:
+            EncoderError: some are not.
+        """
+        tensors = self.model.state_dict().values()
+        # One answer of all: a GPU is waited for.
+        if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+            raise EncoderError(DIVERGED)
 
     def settle(self) -> None:
         """Give the normalisations the moments that belong to the last weights.
@@ -343,7 +356,10 @@ def _save(run: _Run, path: Path, curve: Sequence[Epoch], told: str) -> None:
         "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
         "curve": [asdict(epoch) for epoch in curve],
     }
-    write_atomically(path, lambda file: torch.save(state, file))
+    # torch would hide why a file cannot be written.
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_result(path, content.getvalue())
 
 
 def _resumed(run: _Run, path: Path, resume: bool, told: str) -> list[Epoch]:

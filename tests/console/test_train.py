@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +138,40 @@ def test_wrong_usage(
     assert outcome.code == code, outcome
     assert message in outcome.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", [".state", ".epochs.csv", ".epochs.png", ".safetensors"])
+def test_a_full_disk(
+    ending: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if ending.endswith(".png"):
+        pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    temporary, opened = tempfile.mkstemp, os.fdopen
+    full: set[int] = set()
+
+    def numbered(**options: Any) -> tuple[int, str]:
+        handle, name = temporary(**options)
+        if options.get("prefix", "").startswith(f"x{ending}"):
+            full.add(handle)
+        return handle, name
+
+    class Full(io.BytesIO):
+        def write(self, content: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def filled(handle: int, mode: str) -> Any:
+        file = opened(handle, mode)
+        if handle not in full:
+            return file
+        file.close()
+        return Full()
+
+    monkeypatch.setattr("retrieval_db.encoder.files.tempfile.mkstemp", numbered)
+    monkeypatch.setattr("retrieval_db.encoder.files.os.fdopen", filled)
+    outcome = train(folder, "--bits", 12, "-o", tmp_path / "x.safetensors")
+    assert outcome.code == 1
+    said = outcome.err.splitlines()[-1]
+    assert said == f"Error: Cannot write {tmp_path / f'x{ending}'}: No space left on device."
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bfloat16"])

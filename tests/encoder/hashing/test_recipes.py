@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from retrieval_db.encoder.hashing.recipes import FROZEN
@@ -25,6 +26,8 @@ from retrieval_db.errors import UsageError
         ({"epochs": 0}, "epochs must be more than 0"),
         ({"batch_size": 1}, "at least 2 images"),
         ({"learning_rate": -1.0}, "learning rate must be"),
+        ({"learning_rate": np.inf}, "learning rate must be a number more than 0, not inf"),
+        ({"learning_rate": np.nan}, "learning rate must be a number more than 0, not nan"),
         ({"precision": "float16"}, "float32, bfloat16"),
         ({"optimizer": "lion"}, "sgd, adamw"),
     ],

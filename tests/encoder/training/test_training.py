@@ -186,6 +186,8 @@ def test_what_cannot_be_trained() -> None:
         training.unfitted("cifar", weights=Path("x.pth"))
     with pytest.raises(EncoderError, match="infinite"):
         train_network(data, replace(FEW, learning_rate=1e30, batch_size=4))
+    with pytest.raises(EncoderError, match="infinite"):  # by the last step, which is in no loss
+        train_network(data, replace(FEW, learning_rate=1e30, batch_size=12, epochs=1))
 
 
 def test_mixed_precision() -> None:
