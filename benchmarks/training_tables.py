@@ -46,11 +46,11 @@ STUDIES = {
 
 def methods_part() -> Iterator[str]:
     """Every method with its source and what can be set."""
-    yield "| method | what it does | learns from | source | `--set` (default at 48 bits) |"
+    yield "| method | what it does | learns from | source | `--set` (default at 48 bits; range) |"
     yield "|---|---|---|---|---|"
     for method in METHODS.values():
         options = "; ".join(
-            f"`{name}` {option.help} ({option.default(48):g})"
+            f"`{name}` {option.help} ({option.default(48):g}; {option.range})"
             for name, option in method.options.items()
         )
         summary = method.summary.replace("|", "\\|")

@@ -95,13 +95,15 @@ def assignments(given: Sequence[str]) -> dict[str, float]:
     """NAME=NUMBER, several times.
 
     Raises:
-        UsageError: something else.
+        UsageError: something else, or a name twice.
     """
-    found = {}
+    found: dict[str, float] = {}
     for text in given:
-        name, _, value = text.partition("=")
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name in found:
+            raise UsageError(f"--set gives {name} twice.")
         try:
-            found[name.strip()] = float(value)
+            found[name] = float(value)
         except ValueError as error:
             raise UsageError(f"--set takes NAME=NUMBER such as margin=20; not {text!r}.") from error
     return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,24 @@ class Option:
     Attributes:
         help: what it means, in a few words.
         default: its value for L bits.
+        least, most: between which it is.
+        whole: whether it is a whole number.
     """
 
     help: str
     default: Callable[[int], float]
+    least: float = 0.0
+    most: float = 1e6
+    whole: bool = False
+
+    @property
+    def range(self) -> str:
+        """For people: what it may be."""
+        return f"{'whole, ' if self.whole else ''}{self.least:g} to {self.most:,.0f}"
+
+    def takes(self, value: float) -> bool:
+        """Whether a value is in its range; NaN is in none."""
+        return self.least <= value <= self.most and not (self.whole and value % 1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Method:
         """Every option's value for L bits: the given one, or its default.
 
         Raises:
-            UsageError: it has no option of that name.
+            UsageError: it has no option of that name, or not of that value.
         """
         given = given or {}
         if unknown := sorted(set(given) - set(self.options)):
@@ -81,11 +96,16 @@ class Method:
         defaults = {name: option.default(bits) for name, option in self.options.items()}
         found = {**defaults, **{name: float(value) for name, value in given.items()}}
         nested = found.get("nested", 0.0)
-        if nested and (nested < MIN_BITS or nested % 4):
+        if nested and math.isfinite(nested) and (nested < MIN_BITS or nested % 4):
             raise UsageError(
                 f"nested={nested:g} is no code length: the shortest prefix has 4 bits or more, "
                 "a multiple of 4 (try nested=16)."
             )
+        for name, value in found.items():
+            if not self.options[name].takes(value):
+                raise UsageError(
+                    f"{self.name}: {name}={value:g} is out of range ({self.options[name].range})."
+                )
         return found
 
 
@@ -93,8 +113,16 @@ def _always(value: float) -> Callable[[int], float]:
     return lambda bits: value
 
 
-_NESTED = Option("shortest prefix that is a code by itself; 0: only the whole is", _always(0))
-_ANCHORS = Option("images that others are compared with", _always(1000))
+# Below it what is divided by, or multiplied, is as good as nothing.
+LITTLE = 1e-3
+
+_NESTED = Option(
+    "shortest prefix that is a code by itself; 0: only the whole is",
+    _always(0),
+    most=MAX_BITS,
+    whole=True,
+)
+_ANCHORS = Option("images that others are compared with", _always(1000), least=2, whole=True)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -131,7 +159,11 @@ METHODS: dict[str, Method] = {
             "Gong et al., PAMI 2013",
             48,
             fit_labels=fit_itq_cca,
-            options={"regularisation": Option("ridge, as a share of the variance", _always(1e-2))},
+            options={
+                "regularisation": Option(
+                    "ridge, as a share of the variance", _always(1e-2), least=1e-6
+                )
+            },
         ),
         Method(
             "ksh",
@@ -140,8 +172,10 @@ METHODS: dict[str, Method] = {
             48,
             fit_labels=fit_ksh,
             options={
-                "anchors": Option(_ANCHORS.help, _always(300)),
-                "samples": Option("labelled images that are compared in pairs", _always(2000)),
+                "anchors": replace(_ANCHORS, default=_always(300)),
+                "samples": Option(
+                    "labelled images that are compared in pairs", _always(2000), least=2, whole=True
+                ),
             },
         ),
         Method(
@@ -152,7 +186,7 @@ METHODS: dict[str, Method] = {
             fit_labels=fit_dplm,
             options={
                 "anchors": _ANCHORS,
-                "delta": Option("ridge of the read-out of labels", _always(1.0)),
+                "delta": Option("ridge of the read-out of labels", _always(1.0), least=LITTLE),
                 "mu": Option("weight of uncorrelated bits", _always(0.01)),
                 "rho": Option("weight of balanced bits", _always(0.01)),
             },
@@ -183,7 +217,9 @@ METHODS: dict[str, Method] = {
             48,
             trained=True,
             options={
-                "alpha": Option("slope of the sigmoid of inner products", lambda bits: 10 / bits),
+                "alpha": Option(
+                    "slope of the sigmoid of inner products", lambda bits: 10 / bits, LITTLE
+                ),
                 "growth": Option("β ends at √(1 + growth)", _always(50.0)),
                 "nested": _NESTED,
             },
@@ -195,7 +231,9 @@ METHODS: dict[str, Method] = {
             48,
             trained=True,
             options={
-                "gamma": Option("γ of the Cauchy distribution, in bits", lambda bits: bits / 2.4),
+                "gamma": Option(
+                    "γ of the Cauchy distribution, in bits", lambda bits: bits / 2.4, LITTLE
+                ),
                 "quantisation": Option("λ of the quantisation loss", _always(0.1)),
                 "nested": _NESTED,
             },
@@ -229,7 +267,7 @@ METHODS: dict[str, Method] = {
             64,
             trained=True,
             options={
-                "scale": Option("s, by which cosines are multiplied", lambda bits: 8.0),
+                "scale": Option("s, by which cosines are multiplied", _always(8.0), least=LITTLE),
                 "margin": Option("m, taken off the cosine of the true class", _always(0.2)),
                 "nested": _NESTED,
             },

@@ -63,6 +63,12 @@ class Recipe:
         for bits in self.bits:
             parse_spec(method.name, bits)
             method.settings(bits, self.options)
+        nested = self.options.get("nested", 0)
+        if nested and nested >= max(self.bits):
+            raise UsageError(
+                f"A code of {max(self.bits)} bits has no prefix of nested={nested:g}: choose a "
+                "shorter prefix, or more bits."
+            )
         if self.epochs < 1:
             raise UsageError("epochs must be more than 0.")
         if not 0 < self.learning_rate < math.inf:

@@ -121,6 +121,8 @@ def test_a_trained_encoder_indexes_and_searches(
     [
         (["--bits", "12", "--set", "margine=3"], 2, "no option 'margine'; those it has: scale, m"),
         (["--bits", "12", "--set", "margin"], 2, "NAME=NUMBER such as margin=20"),
+        (["--set", "margin=-5"], 2, "margin=-5 is out of range (0 to 1,000,000)"),
+        (["--set", "margin=1", "--set", " margin = .1"], 2, "--set gives margin twice"),
         (["--bits", "a"], 2, "a list such as 12,32,48"),
         (["--bits", "30"], 2, "multiple of 4"),
         (["--method", "orthohash48"], 2, "--method orthohash --bits"),

@@ -69,10 +69,7 @@ def test_cca_finds_the_directions_that_labels_explain() -> None:
     x, y = unit_rows(features), supervised.one_hot(classes)
     reference = decomposition.CCA(3, max_iter=5000, tol=1e-9).fit(x, y[:, :-1])
     a, _ = reference.transform(x, y[:, :-1])
-    method = METHODS["itq_cca"]
-    head = supervised.fit_itq_cca(
-        features, classes, 4, 0, method.settings(4, {"regularisation": 0})
-    )
+    head = supervised.fit_itq_cca(features, classes, 4, 0, {"regularisation": 0.0})
     u = head(features).astype(np.float64)
     # Four rotated directions hold the three strongest of five.
     fitted = u @ np.linalg.lstsq(u, a - a.mean(axis=0), rcond=None)[0]

@@ -219,7 +219,9 @@ def test_prefixes_that_are_codes_by_themselves() -> None:
     assert widths(64, 16) == (16, 32, 64)
     assert widths(48, 16) == (16, 32, 48)
     assert widths(12, 16) == widths(12, 0) == widths(12, 12) == (12,)
-    assert isinstance(objective(Recipe(options={"nested": 16}), 12, 3), OrthoHash)
+    both = Recipe(bits=(12, 48), options={"nested": 16})
+    assert isinstance(objective(both, 12, 3), OrthoHash)
+    assert isinstance(objective(both, 48, 3), Nested)
     for wrong in (3, 10, 2.5, -4):
         with pytest.raises(UsageError, match="try nested=16"):
             Recipe(options={"nested": wrong})
