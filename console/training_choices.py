@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db.errors import UsageError
+from retrieval_db.errors import FormatError, UsageError
 
 from .settings import check_encoder_file
 
 if TYPE_CHECKING:
+    from retrieval_db.encoder.checkpoint import Content
     from retrieval_db.encoder.datasets import Dataset
     from retrieval_db.encoder.hashing.methods import Method
+    from retrieval_db.encoder.hashing.recipes import Recipe
 
 
 def need_torch() -> None:
@@ -63,6 +65,60 @@ class Files:
                 raise UsageError(
                     f"{file} holds the data, and would be written over: choose another -o."
                 )
+
+
+@dataclass(frozen=True)
+class Written:
+    """An encoder of a file, for people."""
+
+    name: str
+    bits: int
+    images: int
+    fingerprint: str
+
+
+def finished(files: Files, recipe: Recipe) -> list[Written]:
+    """The encoders that this training has left, if it has come to its end; else none.
+
+    Its network's weights need not be here.
+
+    Raises:
+        UsageError: the file there is of another training.
+        FormatError: it is damaged.
+    """
+    from retrieval_db.encoder import checkpoint
+
+    if files.state.exists() or not files.encoder.exists():
+        return []
+    made = [] if not checkpoint.is_encoder(files.encoder) else _contents(files.encoder)
+    bits = sorted(config.get("bits", 0) for _, config, _ in made)
+    settings = {(config.get("method"), config.get("seed")) for _, config, _ in made}
+    if bits != sorted(recipe.bits) or settings != {(recipe.method, recipe.seed)}:
+        raise UsageError(
+            f"There is no state to resume from, and {files.encoder} is of another training: "
+            "choose another -o, or leave --resume out to write over it."
+        )
+    return [
+        Written(
+            name,
+            config["bits"],
+            config["head"]["fitted_on"],
+            checkpoint.fingerprint(
+                config,
+                {key: value for key, value in tensors.items() if key != checkpoint.TRAINING_KEY},
+            ),
+        )
+        for name, config, tensors in made
+    ]
+
+
+def _contents(file: Path) -> list[Content]:
+    from retrieval_db.encoder import checkpoint
+
+    try:
+        return checkpoint.unpack_all(file.read_bytes())
+    except FormatError as error:
+        raise FormatError(f"{file}: {error}") from error
 
 
 def method(name: str) -> Method:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +23,9 @@ from .screen import note, print_json, print_table, progress_bars
 from .settings import preprocessing
 
 if TYPE_CHECKING:
-    from retrieval_db.encoder.training import Trained
     from retrieval_db.encoder.training.loop import Epoch
+
+    from .training_choices import Written
 
 
 @grouped
@@ -117,6 +118,15 @@ def train(
         precision=precision,
         seed=seed,
     )
+    if resume and (done := training_choices.finished(files, recipe)):
+        note(
+            f"{out} is there, and no state beside it: this training is finished. Without --resume "
+            "it begins anew."
+        )
+        _show(done, (), out, as_json)
+        return
+    if resume and not files.state.exists():
+        note("There is nothing to resume: the training begins anew.")
     base = training.unfitted(
         backbone, weights=weights, device=device.value, changes=preprocessing(preprocess)
     )
@@ -157,31 +167,34 @@ def train(
             curves.plot(curve, files.plot, f"{chosen.name} on {dataset.name}")
         except MissingExtra as error:
             note(str(error))
-    _show(replace(trained, encoders=encoders), out, as_json)
+    note(f"Wrote {out}.")
+    written = [
+        training_choices.Written(one.name, one.bits, trained.images, one.fingerprint)
+        for one in encoders
+    ]
+    _show(written, trained.skipped, out, as_json)
 
 
-def _show(trained: Trained, out: Path, as_json: bool) -> None:
-    if trained.skipped:
-        note(f"{len(trained.skipped)} images could not be read: {trained.skipped[0]}")
+def _show(written: Sequence[Written], skipped: Sequence[str], out: Path, as_json: bool) -> None:
+    if skipped:
+        images = "image" if len(skipped) == 1 else "images"
+        note(f"{len(skipped)} {images} could not be read: {skipped[0]}")
     if as_json:
         print_json(
             {
                 "file": out,
-                "images": trained.images,
-                "skipped": trained.skipped,
+                "images": written[0].images,
+                "skipped": skipped,
                 "encoders": [
                     {"name": one.name, "bits": one.bits, "fingerprint": one.fingerprint}
-                    for one in trained.encoders
+                    for one in written
                 ],
             }
         )
         return
     print_table(
         ("encoder", "bits", "images", "fingerprint"),
-        [
-            (one.name, one.bits, trained.images, one.fingerprint[:12] + "…")
-            for one in trained.encoders
-        ],
+        [(one.name, one.bits, one.images, one.fingerprint[:12] + "…") for one in written],
     )
-    chosen = f"{out}:{trained.encoders[0].name}" if len(trained.encoders) > 1 else str(out)
-    note(f"Wrote {out}; `retrieval-db index PHOTOS --encoder {chosen}` uses it.")
+    chosen = f"{out}:{written[0].name}" if len(written) > 1 else str(out)
+    note(f"`retrieval-db index PHOTOS --encoder {chosen}` uses it.")

@@ -64,6 +64,31 @@ def test_what_lies_beside_the_encoder(trained: Path) -> None:
     assert trained.with_suffix(".epochs.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("compact", [(), ("--compact",)])
+def test_what_is_finished_is_not_trained_again(
+    compact: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
+    """A script may run `train --resume` until it succeeds."""
+    out = tmp_path / "x.safetensors"
+    again = ("--bits", "12,16", "--resume", "--json", *compact, "-o", out)
+    first = train(folder, *again)
+    assert first.code == 0, first
+    assert "There is nothing to resume: the training begins anew." in first.err
+    second = train(folder, *again)
+    assert (second.code, second.out) == (0, first.out)
+    assert f"{out} is there, and no state beside it: this training is finished." in second.err
+    assert "epoch" not in second.err
+    for other in (("--seed", 1), ("--bits", 12), ("--method", "csq")):
+        refused = train(folder, *again, *other)
+        assert refused.code == 2
+        assert f"{out} is of another training: choose another -o" in refused.err
+    out.write_bytes(b"no encoder")
+    assert "is of another training" in train(folder, *again).err
+    out.unlink()
+    out.with_suffix(".state").write_bytes(b"damaged")
+    assert "damaged: delete it and begin anew" in train(folder, *again).err
+
+
 @pytest.mark.parametrize("ending", [".csv", ".png"])
 def test_what_lay_there_is_not_written_over(ending: str, folder: Path, tmp_path: Path) -> None:
     listed = tmp_path / f"x{ending}"
