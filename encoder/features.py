@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval_db.errors import ImageError
-
 from . import checkpoint
 from .datasets import Images
 from .files import home_folder, write_atomically
 from .network import NetworkEncoder
-from .reading import read
+from .reading import none_readable, read
 
 BLOCK = 512  # images whose features are computed and kept together
 
@@ -95,7 +93,7 @@ def extract(
     if new:
         compute()
     if not found:
-        raise ImageError("None of the images can be read.")
+        raise none_readable(skipped)
     wanted = list(found.values())
     return Extracted(np.array(list(found), np.int64), store.get(wanted), _stacked(wanted), skipped)
 
@@ -162,7 +160,11 @@ def prepare(
     *,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Prepared:
-    """Decode images and make them ready for the network, in threads; broken ones are left out."""
+    """Decode images and make them ready for the network, in threads; broken ones are left out.
+
+    Raises:
+        ImageError: none of them can be read.
+    """
     shape = (encoder.preprocess.channels,) + (encoder.preprocess.input_size,) * 2
     arrays = np.empty((len(rows), *shape), np.uint8)
     digests: dict[int, bytes] = {}
@@ -175,6 +177,8 @@ def prepare(
             assert outcome.array is not None
             arrays[len(digests)] = outcome.array
             digests[outcome.row] = outcome.sha256
+    if not digests:
+        raise none_readable(skipped)
     return Prepared(
         np.array(list(digests), dtype=np.int64),
         arrays[: len(digests)],

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval_db.encoders import Encoder, FeatureExtractor
-from retrieval_db.errors import ImageError
 
 from .datasets import Images
-from .reading import read
+from .reading import none_readable, read
 
 BATCH = 64
 
@@ -98,7 +97,7 @@ def respond(
     if waiting:
         values.append(_values(encoder, np.stack(waiting)))
     if not values:
-        raise ImageError("None of the images can be read.")
+        raise none_readable(skipped)
     return Responses(
         np.array(kept, dtype=np.int64), np.concatenate(values), tuple(hashes), tuple(skipped)
     )

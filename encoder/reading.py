@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +72,14 @@ def read(
             yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def none_readable(skipped: Sequence[str]) -> ImageError:
+    """The error where no image was read; most often a list's names begin in another folder."""
+    return ImageError(
+        f"None of the images can be read. The first: {skipped[0]}. If a list names them, --root "
+        "names their folder."
+    )
 
 
 def _prepared(stored: Stored, encoder: Encoder, decoder: Decode | None) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from retrieval_db.errors import NotEnoughImages, UsageError
 from .. import checkpoint, open_all
 from ..datasets import Dataset
 from ..devices.inference import resolve_device
-from ..features import Extracted, extract, prepare
+from ..features import Extracted, Prepared, extract, prepare
 from ..hashing.fitted import Head
 from ..hashing.recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
 from ..network import NetworkEncoder
@@ -131,7 +131,7 @@ def train(
         resume: go on where `state` ends.
 
     Raises:
-        NotEnoughImages: fewer than two classes, or a class with a single image.
+        NotEnoughImages: fewer than two classes, or a class with a single image that can be read.
         UsageError: a method that cannot do this; see also `loop.train`.
         ImageError: no image can be read.
     """
@@ -171,6 +171,8 @@ class _Task:
     def heads(self) -> Trained:
         """Learn heads on features that are computed once."""
         found = self._extracted("Features", self.rows)
+        if self.recipe.kind.supervised:
+            _check_read(self.data, self.rows, found)
         numbers, classes = _numbered(self.data, found.rows)
         curve: list[Epoch] = []
         if self.recipe.kind.trained:
@@ -203,7 +205,7 @@ class _Task:
         done = self.watch.images("Reading", len(self.rows))
         found = prepare(base, data.images, self.rows, progress=done)
         if recipe.kind.supervised:
-            _check_classes(data, found.rows)
+            _check_read(data, self.rows, found)
         numbers, classes = _numbered(data, found.rows)
         if _untrained(base):
             base = replace(base, preprocess=_measured(base.preprocess, found.images))
@@ -347,11 +349,29 @@ def _check_classes(data: Dataset, rows: Rows) -> None:
         )
     alone = [data.classes[int(number)] for number in numbers[sizes < 2]]
     if alone:
-        shown = ", ".join(map(repr, alone[:LISTED])) + (", …" if len(alone) > LISTED else "")
         raise NotEnoughImages(
             f"{data.name}: a class needs at least two images to be learnt; one alone is there "
-            f"of {shown}."
+            f"of {_listed(alone)}."
         )
+
+
+def _check_read(data: Dataset, rows: Rows, found: Extracted | Prepared) -> None:
+    """Refuse classes of which too few images could be read; `_check_classes` came before."""
+    left = np.bincount(data.labels[found.rows], minlength=len(data.classes))
+    broken = data.labels[rows[~np.isin(rows, found.rows)]]
+    short = np.unique(broken[left[broken] < 2])
+    if len(short):
+        # Reasons are in the order of the images.
+        reason = found.skipped[int(np.isin(broken, short).argmax())]
+        raise NotEnoughImages(
+            f"{data.name}: a class needs at least two images to be learnt; fewer can be read of "
+            f"{_listed([data.classes[number] for number in short.tolist()])}. The first that "
+            f"cannot: {reason}."
+        )
+
+
+def _listed(classes: Sequence[str]) -> str:
+    return ", ".join(map(repr, classes[:LISTED])) + (", …" if len(classes) > LISTED else "")
 
 
 def _numbered(data: Dataset, rows: Rows) -> tuple[Rows, tuple[str, ...]]:

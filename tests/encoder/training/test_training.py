@@ -12,7 +12,7 @@ from PIL import Image
 
 from retrieval_db import encoder
 from retrieval_db.encoder import training
-from retrieval_db.encoder.datasets.images import Pixels, Stored
+from retrieval_db.encoder.datasets.images import Files, Pixels, Stored
 from retrieval_db.encoder.hashing.recipes import FROZEN
 from retrieval_db.encoder.network import NetworkEncoder
 from retrieval_db.encoder.networks import cifar
@@ -155,6 +155,30 @@ def test_broken_images_are_left_out_and_listed(backbone: NetworkEncoder) -> None
     frozen = training.train(spoilt, every(data), backbone, recipe, name="x", frozen=True)
     assert frozen.images == 28
     assert len(frozen.skipped) == 2
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_classes_whose_images_are_broken(
+    frozen: bool, backbone: NetworkEncoder, tmp_path: Path
+) -> None:
+    """Of six images the second and the third, of green and of red; then all of them."""
+    data = coloured(6)
+    assert isinstance(data.images, Pixels)
+    spoilt = replace(data, images=Broken("broken", data.images.data))
+
+    def run(data: Dataset) -> training.Trained:
+        recipe = (FROZEN if frozen else FEW).changed(bits=(8,), epochs=1)
+        base = backbone if frozen else training.unfitted("cifar", device="cpu")
+        return training.train(
+            data, every(data), base, recipe, name="x", frozen=frozen, cache_dir=tmp_path
+        )
+
+    with pytest.raises(NotEnoughImages, match=r"of 'green', 'red'\. The first .* b\.jpg: not an"):
+        run(spoilt)
+    files = Files([tmp_path / f"{number}.png" for number in range(6)])
+    message = r"None of .* The first: .*0\.png: No such file or directory\. If .*--root"
+    with pytest.raises(ImageError, match=message):
+        run(replace(data, images=files))
 
 
 def test_the_first_layer_whitens() -> None:
