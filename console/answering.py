@@ -69,12 +69,13 @@ def show(
     kept = []
     with _stream(out) as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        if style is Format.CSV:
-            writer.writerow(CSV_COLUMNS)
-        for answer in found:
+        for number, answer in enumerate(found):
             if style is Format.TABLE:
                 _answer_table(answer, stream, explain)
             elif style is Format.CSV:
+                # Not before there is an answer: a query that is not there leaves nothing.
+                if not number:
+                    writer.writerow(CSV_COLUMNS)
                 writer.writerows(_csv_rows(answer))
             elif style is Format.JSONL:
                 print(json.dumps(as_json(answer), ensure_ascii=False), file=stream, flush=True)

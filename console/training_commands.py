@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval_db.errors import MissingExtra
+from retrieval_db.errors import MissingExtra, UsageError
 
 from . import training_choices
 from .groups import Preprocessing, grouped
@@ -107,6 +107,19 @@ def train(
     dataset = open_data(data, root)
     rows, held_out = training_choices.rows_to_train(dataset, protocol, validation, seed)
     chosen = training_choices.method(method)
+    descent = {
+        "--epochs": epochs,
+        "--lr": learning_rate,
+        "--batch-size": batch_size,
+        "--no-mirror": no_mirror or None,
+        "--precision": precision,
+    }
+    useless = [option for option, value in descent.items() if value is not None]
+    if useless and not chosen.trained:
+        raise UsageError(
+            f"{chosen.name} is fitted at once, and has no use for {', '.join(useless)}: leave that "
+            "out."
+        )
     frozen = frozen or not chosen.trained
     recipe = training.usual_recipe(chosen.name, backbone, frozen).changed(
         bits=training_choices.lengths(bits),

@@ -160,12 +160,23 @@ def stanford_dogs(path: Path | None = None, root: Path | None = None) -> Dataset
 
 def _jpeg_copy(path: Path) -> Dataset:
     try:
+        with path.open("rb") as file:
+            if not zipfile.is_zipfile(file):
+                raise FormatError(
+                    f"{path} is not an npz with jpeg, offsets, labels and n_train. A list is named "
+                    f"without cifar10: --data {path}"
+                )
         with np.load(path, allow_pickle=False) as archive:
             data, offsets, labels = (archive[name] for name in ("jpeg", "offsets", "labels"))
             trains = int(archive["n_train"])
     except FileNotFoundError as error:
         raise UsageError(f"There is no file {path}.") from error
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    # NumPy speaks of pickles, which no data set needs.
+    except ValueError as error:
+        raise FormatError(
+            f"{path} is not an npz with jpeg, offsets, labels and n_train: an array is damaged."
+        ) from error
+    except (KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(
             f"{path} is not an npz with jpeg, offsets, labels and n_train: {error}"
         ) from error

@@ -3,7 +3,7 @@ names the class afterwards. One entry in `OBJECTIVES` for each deep method of `m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -14,7 +14,7 @@ from ..hashing.heads import Classifier, LinearHead
 from ..hashing.nesting import widths
 from ..hashing.recipes import Recipe
 from . import losses
-from .targets import nested_centres
+from .targets import check_room, nested_centres
 
 Options = Mapping[str, float]
 
@@ -33,6 +33,14 @@ class Objective(nn.Module):
     def __init__(self, bits: int, classes: int, seed: int, options: Options) -> None:
         super().__init__()
         self.bits, self.options = bits, dict(options)
+
+    @staticmethod
+    def check(bits: int, classes: int, options: Options) -> None:
+        """See before the work whether these bits are enough.
+
+        Raises:
+            UsageError: they are not.
+        """
 
     def forward(self, u: Tensor, labels: Tensor, progress: float) -> Tensor:
         raise NotImplementedError
@@ -94,9 +102,12 @@ class Centred(Objective):
 
     def __init__(self, bits: int, classes: int, seed: int, options: Options) -> None:
         super().__init__(bits, classes, seed, options)
-        prefixes = widths(bits, int(options.get("nested", 0)))
-        targets = nested_centres(classes, prefixes, seed)
+        targets = nested_centres(classes, _prefixes(bits, options), seed)
         self.register_buffer("targets", torch.from_numpy(targets).float())
+
+    @staticmethod
+    def check(bits: int, classes: int, options: Options) -> None:
+        check_room(classes, _prefixes(bits, options))
 
     def classifier(self) -> Classifier:
         """The inner product with each target: targets are of one length."""
@@ -148,7 +159,7 @@ class Nested(Objective):
         return [cast(Objective, part) for part in self.parts]
 
 
-OBJECTIVES: Mapping[str, Callable[[int, int, int, Options], Objective]] = {
+OBJECTIVES: Mapping[str, type[Objective]] = {
     "latent_ce": LatentCE,
     "triplet": Triplet,
     "hashnet": HashNet,
@@ -164,9 +175,23 @@ def objective(recipe: Recipe, bits: int, classes: int) -> Objective:
     make = OBJECTIVES[recipe.method]
     parts = [
         make(prefix, classes, recipe.seed, recipe.settings(prefix))
-        for prefix in widths(bits, int(recipe.settings(bits).get("nested", 0)))
+        for prefix in _prefixes(bits, recipe.settings(bits))
     ]
     return parts[0] if len(parts) == 1 else Nested(parts)
+
+
+def check(recipe: Recipe, classes: int) -> None:
+    """See before the work whether each head has bits enough for so many classes.
+
+    Raises:
+        UsageError: one has not.
+    """
+    for bits in recipe.bits:
+        OBJECTIVES[recipe.method].check(bits, classes, recipe.settings(bits))
+
+
+def _prefixes(bits: int, options: Options) -> tuple[int, ...]:
+    return widths(bits, int(options.get("nested", 0)))
 
 
 def linear(

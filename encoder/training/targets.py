@@ -35,14 +35,24 @@ def centres(classes: int, bits: int, seed: int | Sequence[int] = 0) -> Signs:
     Raises:
         UsageError: there are fewer codes than classes.
     """
-    if classes > 2.0**bits:
-        raise UsageError(f"{classes} classes need more than {bits} bits.")
+    check_room(classes, (bits,))
     random = np.random.default_rng(seed)
     matrix = hadamard(bits)
     if matrix is None or classes > 2 * bits:
         return _bernoulli(classes, bits, random)
     draws = [_rows(matrix, classes, random) for _ in range(TRIES)]
     return min(draws, key=lambda rows: int(np.abs(rows.sum(axis=0, dtype=np.int64)).max()))
+
+
+def check_room(classes: int, widths: Sequence[int]) -> None:
+    """See whether each class can have a code of its own, in each part of a nested one.
+
+    Raises:
+        UsageError: a part has fewer codes than there are classes.
+    """
+    for before, after in pairwise((0, *widths)):
+        if classes > 2.0 ** (after - before):
+            raise UsageError(f"{classes} classes need more than {after - before} bits.")
 
 
 def nested_centres(classes: int, widths: Sequence[int], seed: int = 0) -> Signs:

@@ -20,11 +20,12 @@ from ..devices.inference import resolve_device
 from ..features import Extracted, Prepared, extract, prepare
 from ..hashing.fitted import Head
 from ..hashing.recipes import FINE_TUNING, FROM_NOTHING, FROZEN, Recipe
+from ..names import BACKBONES
 from ..network import NetworkEncoder
 from ..networks import backbones, cifar, unfolding
 from ..networks.backbones import Backbone
 from ..networks.preprocess import Preprocess
-from . import loop
+from . import loop, objectives
 from .feature_heads import descended_heads, fitted_head, trained_heads
 from .loop import Epoch
 from .sources import PixelSource, Source
@@ -82,6 +83,9 @@ def unfitted(
     """
     if weights is not None and (backbone in cifar.NETWORKS or checkpoint.is_encoder(weights)):
         found, preprocess = _of_encoder(backbone, weights)
+    elif backbone not in (*cifar.NETWORKS, *BACKBONES):
+        known = ", ".join((*cifar.NETWORKS, *BACKBONES))
+        raise UsageError(f"Unknown backbone {backbone!r}. The backbones are {known}.")
     elif backbone in cifar.NETWORKS:
         with torch.random.fork_rng(devices=[]):  # its weights are drawn when it is trained
             module, dim = cifar.network(backbone)
@@ -142,13 +146,16 @@ def train(
             "or choose a method such as orthohash."
         )
     if frozen and _untrained(base):
+        instead = "leave out --frozen, " if recipe.kind.trained else ""
         raise UsageError(
-            f"{base.backbone.name} begins with random weights, so it cannot be frozen: leave out "
-            "--frozen, give an encoder that has it as --weights, or choose a pretrained backbone "
-            "such as mobilenet_v2."
+            f"{base.backbone.name} begins with random weights, so it cannot be frozen"
+            f"{'' if instead else f', as {recipe.method} needs it'}: {instead}give an encoder that "
+            "has it as --weights, or choose a pretrained backbone such as mobilenet_v2."
         )
     if recipe.kind.supervised:
         _check_classes(data, rows)
+    if recipe.kind.trained:
+        objectives.check(recipe, len(np.unique(data.labels[rows])))
     task = _Task(data, rows, base, recipe, name, held_out, state, resume, cache_dir, watch)
     return task.heads() if frozen else task.network()
 

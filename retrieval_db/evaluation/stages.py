@@ -105,6 +105,11 @@ def compare(
         UsageError: the queries, or the images, have no features.
         MissingExtension: the database has no pgvector.
     """
+    if asked.features is None and encoder.config and encoder.feature_dim is None:
+        raise UsageError(
+            f"{encoder.name!r} has no features, so there is no fine stage to evaluate: index the "
+            "images with an encoder that has, such as itq128."
+        )
     if asked.features is None:
         raise UsageError(
             f"The queries, or the images of {encoder.name!r}, have no features, or only some have, "

@@ -259,7 +259,7 @@ def test_wrong_use_is_answered_with_the_cure(indexed: tuple[str, Path], tmp_path
         (("phash64", "--data", place, "--stage", "fine"), 2, "leave --data out"),
         (("phash64", "--data", tmp_path / "none"), 2, "no file or folder"),
         (("-d", url, "--queries", tmp_path / "none"), 2, "--queries is a folder"),
-        (("-d", url, "--stage", "fine"), 2, "no features"),
+        (("-d", url, "--stage", "fine"), 2, "'phash64' has no features, so there is no fine"),
         (("-d", url, "--stage", "fine", "--pools", "many"), 2, "--pools is a list"),
         (("-d", url, "--pools", 5), 2, "--pools goes with --stage fine"),
         (("-d", url, "--stage", "fine", "--health"), 2, "--health goes with --stage coarse"),

@@ -38,6 +38,12 @@ class TestFormats:
                 r"[\d.]+", "", command.succeed(*query, style).out
             )
 
+    def test_nothing_is_printed_before_the_first_answer(self, shared: tuple[str, Path]) -> None:
+        for style in ("--csv", "--json"):
+            outcome = command.run("search", "--id", 0, style, "-d", shared[0])
+            assert (outcome.code, outcome.out) == (1, "")
+            assert "no image" in outcome.err
+
     def test_a_table_is_not_folded(self, database_url: str, tmp_path: Path) -> None:
         name = "a folder with a long name " * 6
         folder = command.photos(tmp_path / name / name, ["a photo.png"])

@@ -153,8 +153,8 @@ def test_a_trained_encoder_indexes_and_searches(
         (["--method", "orthohash48"], 2, "--method orthohash --bits"),
         (["--method", "sift"], 2, "Unknown method 'sift'"),
         (["--frozen"], 2, "cannot be frozen"),
-        (["--method", "itq"], 2, "cannot be frozen"),
-        (["--backbone", "resnet5"], 2, "Unknown backbone 'resnet5'"),
+        (["--backbone", "cifar_smal"], 2, "The backbones are cifar, cifar_medium, cifar_large, m"),
+        (["--method", "lsh", "--lr", 3], 2, "no use for --epochs, --lr, --batch-size: leave"),
         (["--protocol", "cifar10-5k"], 2, "100 images of the class"),
     ],
 )
@@ -199,6 +199,26 @@ def test_a_full_disk(
     assert outcome.code == 1
     said = outcome.err.splitlines()[-1]
     assert said == f"Error: Cannot write {tmp_path / f'x{ending}'}: No space left on device."
+
+
+def test_before_a_photo_is_read(folder: Path, tmp_path: Path) -> None:
+    """What is wrong with the method or with the number of classes."""
+    out, data = ("-o", tmp_path / "x.safetensors"), ("train", "--data", folder / "photos")
+    fitted = command.run(*data, "--backbone", "cifar", "--method", "itq", *out)
+    assert fitted.code == 2
+    assert "so it cannot be frozen, as itq needs it: give an encoder that has it" in fitted.err
+    assert "leave out" not in fitted.err
+    listed = tmp_path / "many.txt"
+    listed.write_text("".join(f"{number // 2}.png class{number // 2}\n" for number in range(600)))
+    for options in (("--bits", 4), ("--bits", 16, "--set", "nested=4"), ("--method", "csq")):
+        many = train(folder, "--data", listed, "--bits", "4,64", *options, *out)
+        assert many.code == 2
+        assert "Error: 300 classes need more than 4 bits." in many.err
+        assert "Reading" not in many.err
+    not_npz = train(folder, "--data", f"cifar10:{listed}", *out)
+    assert not_npz.code == 1
+    assert "is not an npz with jpeg, offsets, labels and n_train. A list is named" in not_npz.err
+    assert "pickle" not in not_npz.err
 
 
 @pytest.mark.parametrize("precision", ["bf16", "bfloat16"])
