@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import re
 import sys
 from typing import Any, NoReturn
 
@@ -21,6 +23,9 @@ INTERRUPTED = 130
 # No room is left for what is written.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+# --root="$FOLDER" of which the variable is not set.
+EMPTY_OPTION = re.compile(r"--[a-z0-9-]+=")
+
 KEPT = "What was written is kept; the same command continues."
 AFTER_CTRL_C = {
     "index": KEPT,
@@ -31,6 +36,18 @@ AFTER_CTRL_C = {
 
 class Commands(typer.core.TyperGroup):
     """The program's commands: exit code 1 for an error, 2 for wrong usage, 130 for Ctrl-C."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse empty words: as a folder or a file they would mean where the user stands."""
+        options = itertools.takewhile(lambda word: word != "--", args)
+        if "" in args or any(EMPTY_OPTION.fullmatch(word) for word in options):
+            _fail(
+                UsageError(
+                    "An argument is empty; perhaps a variable of the shell is not set. For the "
+                    "folder that you are in say `.` instead."
+                )
+            )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; RETRIEVAL_DB_DEBUG shows the traceback of an error."""

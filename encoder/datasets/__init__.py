@@ -73,7 +73,8 @@ def open_data(spec: str, root: Path | str | None = None) -> Dataset:
     if lists.is_spec(spec):
         return lists.open_lists(spec, base)
     path = Path(spec)
-    if path.is_dir():
+    # An empty path would be the current folder.
+    if spec and path.is_dir():
         return folders.open_folder(path)
     if path.is_file():
         return lists.open_lists(spec, base)

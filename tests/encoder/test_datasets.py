@@ -100,6 +100,7 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n")
     for spec, kind, reason in (
         ("nowhere", UsageError, "no file or folder"),
+        ("", UsageError, "no file or folder"),
         (str(tmp_path / "empty"), UsageError, "one folder of images for each class"),
         (str(tmp_path / "word.txt"), FormatError, "line 1: expected `name class`"),
         (str(tmp_path / "none.txt"), UsageError, "is empty"),
