@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -23,6 +24,9 @@ def migrate(
     sql: Annotated[
         bool, typer.Option("--sql", help="Print the SQL instead of running it.")
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before images are dropped.")
+    ] = False,
 ) -> None:
     """Create the tables and functions, or bring them up to date."""
     if sql:
@@ -30,6 +34,9 @@ def migrate(
         return
     target = resolve(database, report=note)
     note(f"Database: {target}")
+    # The ways down to other revisions keep all rows.
+    if to == "base" and not yes:
+        _confirm_drop(*migration.holdings(target.url))
     reached = migration.move(target.url, to)
     cure = " (needs pgvector 0.7 or later)" if reached.current else ""
     fine = f"at {reached.features}" if reached.features else f"absent{cure}"
@@ -73,6 +80,24 @@ def info(database: DatabaseOption = None, as_json: JsonOption = False) -> None:
     """Show where the database is, its versions, encoders, counts, sizes and indexes."""
     with opened(database) as db:
         reports.info(db.info(), as_json=as_json)
+
+
+def _confirm_drop(encoders: int, images: int) -> None:
+    """Ask whether what is stored may go.
+
+    Raises:
+        UsageError: there is nobody to ask.
+        Abort: it may not.
+    """
+    if not encoders and not images:
+        return
+    lost = (
+        f"{encoders:,} encoder{'' if encoders == 1 else 's'} and the codes of "
+        f"{images:,} image{'' if images == 1 else 's'}"
+    )
+    if not sys.stdin.isatty():
+        raise UsageError(f"--to base drops {lost}: add --yes if that is meant.")
+    typer.confirm(f"Drop {lost}?", abort=True, err=True)
 
 
 def _chunks(text: str | None) -> list[int] | None:

@@ -158,6 +158,17 @@ def move(url: str, revision: str) -> Revisions:
     return found if revision == "base" else upgrade(url, revision)
 
 
+def holdings(url: str) -> tuple[int, int]:
+    """How many encoders and images would go with the tables; at any revision."""
+    with open_connection(url) as connection, translated(connection):
+        if revisions(connection).core is None:
+            return 0, 0
+        counts = "SELECT (SELECT count(*) FROM encoders), (SELECT count(*) FROM images)"
+        row = connection.execute(counts).fetchone()
+    assert row is not None
+    return int(row[0]), int(row[1])
+
+
 def offline_sql(revision: str = "head") -> str:
     """The SQL that migrates an empty database, for those who run it themselves with psql.
 

@@ -4,14 +4,42 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import typer
 
 import retrieval_db
 from retrieval_db import encoder as encoders_of_photos
 from tests import command, example
 from tests.command import answers
+
+
+def test_dropping_everything(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody can be asked, only by a word; a way down that keeps the rows needs none."""
+    refused = command.run("migrate", "--to", "base", stdin=b"y\n")
+    assert refused.code == 2
+    assert "--to base drops 1 encoder and the codes of 8 images: add --yes" in refused.err
+    asked: list[str] = []
+
+    def confirm(text: str, **options: bool) -> None:
+        asked.append(text)
+        raise typer.Abort
+
+    terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True))
+    with monkeypatch.context() as patched:
+        patched.setattr("typer.confirm", confirm)
+        patched.setattr("retrieval_db.console.database_commands.sys", terminal)
+        assert command.run("migrate", "--to", "base").code == 1
+    assert asked == ["Drop 1 encoder and the codes of 8 images?"]
+    command.succeed("migrate", "--to", "0012")
+    command.succeed("migrate")
+    assert answers("--id", 1)[0]["hits"]
+    command.succeed("migrate", "--to", "base", "--yes")
+    command.succeed("migrate", "--to", "base")  # nothing is lost any more
+    command.succeed("migrate")
+    command.succeed("migrate", "--to", "base")
 
 
 class TestEncoders:
