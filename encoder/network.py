@@ -288,12 +288,18 @@ def restore(
 
     Raises:
         EncoderUnavailable: its backbone's weights are not to be had, or its method is newer.
-        FormatError: config and tensors do not fit together.
+        FormatError: config and tensors do not fit together, or a weight is no number.
     """
     if config.get("method") not in METHODS:
         raise EncoderUnavailable(
             f"Encoder {name!r} uses the method {config.get('method')!r}, which this program "
             "does not know: upgrade retrieval-db."
+        )
+    # Such an encoder makes no codes, and would be stored before that is seen.
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise FormatError(
+            f"Encoder {name!r}: its weights are no finite numbers, as after a training whose loss "
+            "became infinite: train it again with a lower --lr."
         )
     try:
         backbone_config, head_config = config["backbone"], config["head"]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retrieval_db.encoder import checkpoint
 from retrieval_db.encoder.hashing.recipes import Recipe
 from retrieval_db.errors import UsageError
 from tests import command
@@ -139,6 +140,20 @@ def test_a_trained_encoder_indexes_and_searches(
     assert refused.code == 2
     assert "orthohash learns from labels" in refused.err
     assert "Fitting" not in refused.err
+
+
+def test_an_encoder_of_no_numbers_is_not_stored(
+    trained: Path, folder: Path, tmp_path: Path, database_url: str
+) -> None:
+    name, config, tensors = checkpoint.unpack_all(trained.read_bytes())[0]
+    file = tmp_path / "nan.safetensors"
+    broken = {**tensors, "head.bias": np.full_like(tensors["head.bias"], np.nan)}
+    file.write_bytes(checkpoint.pack(name, config, broken))
+    refused = command.run("index", folder / "photos", "-e", file, "-d", database_url)
+    assert refused.code == 1
+    assert "its weights are no finite numbers" in refused.err
+    listed = command.succeed("encoders", "list", "--json", "-d", database_url)
+    assert json.loads(listed.out) == []
 
 
 @pytest.mark.parametrize(
