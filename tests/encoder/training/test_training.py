@@ -12,6 +12,7 @@ from PIL import Image
 
 from retrieval_db import encoder
 from retrieval_db.encoder import training
+from retrieval_db.encoder.datasets import Dataset
 from retrieval_db.encoder.datasets.images import Files, Pixels, Stored
 from retrieval_db.encoder.hashing.recipes import FROZEN
 from retrieval_db.encoder.network import NetworkEncoder
