@@ -27,8 +27,8 @@ def start() -> None:
 @commands.command("stop")
 def stop() -> None:
     """Stop the embedded server."""
-    Server(notify=note).stop()
-    note("The embedded server does not run.")
+    stopped = Server(notify=note).stop()
+    note("The embedded server has stopped." if stopped else "The embedded server was not running.")
 
 
 @commands.command("status")

@@ -155,19 +155,23 @@ class Server:
                     new.create_database(DATABASE, programs, account)
             self._launch(cluster, programs, account)
 
-    def stop(self) -> None:
+    def stop(self) -> bool:
         """Stop the server; connections are closed, transactions in progress rolled back.
 
-        Does nothing if it does not run.
+        Returns:
+            Whether there was one.
 
         Raises:
             ServerError: the server belongs to another user.
         """
+        found = False
         for cluster in map(self._home.cluster, self._home.majors()):
             if cluster.postmaster() is not None:
                 account = self._home.account()
                 with self._home.locked(account):
                     self._halt(cluster, account)
+                found = True
+        return found
 
     def upgrade(self) -> Path | None:
         """Bring data of an older major version to the installed one, and start the server.

@@ -21,7 +21,7 @@ def test_before_the_first_start(make_server: MakeServer) -> None:
     assert not postgres.home.exists()  # looking changes nothing
     with pytest.raises(ServerError, match="db start"):
         postgres.url()
-    postgres.stop()
+    assert not postgres.stop()
 
 
 def test_start_use_stop_start(make_server: MakeServer) -> None:
@@ -35,7 +35,7 @@ def test_start_use_stop_start(make_server: MakeServer) -> None:
     assert status.data_dir == postgres.home / f"data-{status.data_version}"
     assert status.size > 1_000_000
 
-    postgres.stop()
+    assert postgres.stop()
     stopped = postgres.status()
     assert not stopped.running
     assert stopped.pid is None
