@@ -1320,7 +1320,7 @@ $$;
 
 CREATE FUNCTION public.search_images(encoder text, q1 bigint, q2 bigint, q3 bigint, q4 bigint, feature public.halfvec, k integer DEFAULT 10, radius integer DEFAULT NULL::integer, labels text[] DEFAULT NULL::text[], metadata jsonb DEFAULT NULL::jsonb, pool integer DEFAULT 200, pool_max integer DEFAULT NULL::integer, metric text DEFAULT 'cosine'::text, max_candidates bigint DEFAULT NULL::bigint, max_ms double precision DEFAULT NULL::double precision) RETURNS TABLE(rank bigint, image_id bigint, path text, label text, distance integer, feature_distance double precision, pool_exact boolean, guaranteed_radius integer, pool_size integer, tie_whole boolean)
     LANGUAGE plpgsql STABLE PARALLEL RESTRICTED
-    SET search_path TO 'public', 'public', 'pg_temp'
+    SET search_path TO 'public', 'pg_temp'
     AS $$
 #variable_conflict use_column
 DECLARE

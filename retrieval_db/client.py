@@ -267,8 +267,8 @@ class Database(AbstractContextManager["Database"]):
         """
         if isinstance(encoder, str):
             raise UsageError(
-                f"Images are indexed with an encoder, not its name: encoder.create({encoder!r}), "
-                "from `from retrieval_db import encoder`."
+                f"Images are indexed with an encoder, not its name: create({encoder!r}) of "
+                "retrieval_db.encoder makes one."
             )
         workers = arguments.whole("workers", workers)
         if workers is not None and workers < 1:

@@ -227,7 +227,11 @@ def hamming_distances(queries: NDArray[np.uint8], database: NDArray[np.uint8]) -
 
 
 def as_packed(codes: ArrayLike | Sequence[str], bits: int) -> NDArray[np.uint8]:
-    """Accept codes in any of their forms: packed uint8, words [N, 4], texts, or one of these.
+    """Accept codes in any of their forms: packed uint8 [N, ceil(L/8)], words [N, 4], texts; or one
+    of these, also as bytes.
+
+    Returns:
+        uint8 [N, ceil(L/8)].
 
     Raises:
         InvalidCode, WrongWidth: see `check_packed`, `from_words` and `parse`.

@@ -43,22 +43,6 @@ CHANGES = (
     ),
 )
 
-# Where pgvector lives is a schema of its own, perhaps.
-SAFE_SEARCH_PATH = """
-DO $$
-BEGIN
-    EXECUTE format(
-        'ALTER FUNCTION %s SET search_path = %I, %I, pg_temp',
-        (SELECT oid::regprocedure FROM pg_proc
-         WHERE pronamespace = quote_ident(current_schema())::regnamespace
-           AND proname = 'search_images'),
-        current_schema(),
-        (SELECT nspname FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace
-         WHERE extname = 'vector'));
-END
-$$
-"""
-
 
 def former() -> str:
     text: str = context.script.get_revision("f003").module.SEARCH_IMAGES
@@ -71,9 +55,7 @@ def upgrade() -> None:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
     op.execute(text)
-    op.execute(SAFE_SEARCH_PATH)
 
 
 def downgrade() -> None:
     op.execute(former())
-    op.execute(SAFE_SEARCH_PATH)

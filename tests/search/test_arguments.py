@@ -86,14 +86,18 @@ class TestSql:
         filled(db)
         assert state_of(db, f"SELECT * FROM search_images('example', {arguments})") == state
 
-    @pytest.mark.parametrize("which", ["pool", "pool_max", "k"])
-    def test_the_largest_number(self, db: Database, which: str) -> None:
+    @pytest.mark.parametrize(
+        ("arguments", "rows"),
+        [
+            ("k => 9, pool => 2147483647", 9),
+            ("k => 9, pool_max => 2147483647", 9),
+            ("k => 2147483647", 300),
+        ],
+    )
+    def test_the_largest_number(self, db: Database, arguments: str, rows: int) -> None:
         filled(db)
-        statement = f"SELECT * FROM search_images('example', 1, 2, 3, 4, {FEATURE}, k => 9"
-        more = ", pool => 2147483647" if which == "pool" else ", pool_max => 2147483647"
-        statement = statement.replace("k => 9", "k => 2147483647") if which == "k" else statement
-        found = db.connection.execute(f"{statement}{more if which != 'k' else ''})".encode())
-        assert len(found.fetchall()) == (300 if which == "k" else 9)
+        statement = f"SELECT * FROM search_images('example', 1, 2, 3, 4, {FEATURE}, {arguments})"
+        assert len(db.connection.execute(statement.encode()).fetchall()) == rows
 
     def test_a_horizon_that_is_none(self, db: Database) -> None:
         """Whoever asks with it is told to read everything again."""
