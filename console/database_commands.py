@@ -91,10 +91,8 @@ def _confirm_drop(encoders: int, images: int) -> None:
     """
     if not encoders and not images:
         return
-    lost = (
-        f"{encoders:,} encoder{'' if encoders == 1 else 's'} and the codes of "
-        f"{images:,} image{'' if images == 1 else 's'}"
-    )
+    held = reports.counted(encoders, "encoder"), reports.counted(images, "image")
+    lost = " and the codes of ".join(held)
     if not sys.stdin.isatty():
         raise UsageError(f"--to base drops {lost}: add --yes if that is meant.")
     typer.confirm(f"Drop {lost}?", abort=True, err=True)

@@ -65,8 +65,8 @@ def profile(found: Profile) -> None:
 
 
 def counted(number: int, what: str) -> str:
-    """So many files: `1 file`, `2 files`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    """So many files: `1 file`, `2,000 files`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def skipped(files: Sequence[tuple[str, str]]) -> None:

@@ -19,6 +19,7 @@ from .options import (
     PrecisionOption,
     WeightsOption,
 )
+from .reports import counted
 from .screen import note, print_json, print_table, progress_bars
 from .settings import preprocessing
 
@@ -190,8 +191,7 @@ def train(
 
 def _show(written: Sequence[Written], skipped: Sequence[str], out: Path, as_json: bool) -> None:
     if skipped:
-        images = "image" if len(skipped) == 1 else "images"
-        note(f"{len(skipped)} {images} could not be read: {skipped[0]}")
+        note(f"{counted(len(skipped), 'image')} could not be read: {skipped[0]}")
     if as_json:
         print_json(
             {
